@@ -15,10 +15,11 @@ namespace moelink {
 
 // Why a rank no longer takes part; written once by the region's owner, read by waiting peers.
 struct FaultRecord {
-  static constexpr std::size_t kMaxText = 500;
+  static constexpr std::size_t kMaxText = 496;
 
-  std::uint32_t raised;  // 0 until `text` is complete (release), then 1
+  std::uint32_t raised;  // 0 until the rest is complete (release), then 1
   std::uint32_t text_bytes;
+  Epoch first_missed;  // the first operation in which the owner does not do its part
   char text[kMaxText];
 };
 
@@ -94,7 +95,7 @@ struct ControlLayout {
   }
 };
 
-static_assert(sizeof(FaultRecord) == 508);
+static_assert(sizeof(FaultRecord) == 512);
 static_assert(sizeof(WireSpan) == 16);
 static_assert(sizeof(ExchangeBlock) == kNumDigestFields * 8 + 56);
 static_assert(sizeof(ExchangeBlock) % alignof(std::int32_t) == 0);

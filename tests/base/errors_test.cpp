@@ -74,7 +74,8 @@ TEST(Violations, ReportEveryBrokenRequirementBehindTheContext) {
 TEST(InvariantDeathTest, AbortsNamingTheBrokenConditionAndItsPlace) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   MOELINK_INVARIANT(1 + 1 == 2);
-  EXPECT_DEATH(MOELINK_INVARIANT(1 + 1 == 3), "broken invariant: 1 \\+ 1 == 3 at .*errors_test.cpp");
+  EXPECT_DEATH(MOELINK_INVARIANT(1 + 1 == 3),
+               "broken invariant: 1 \\+ 1 == 3 at .*errors_test.cpp");
 }
 
 }  // namespace

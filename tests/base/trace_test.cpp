@@ -39,16 +39,19 @@ TEST_F(TraceTest, RemovedHookIsNotCalled) {
   int calls = 0;
   set_trace_hook([&](const TraceEvent&) { ++calls; });
   set_trace_hook({});
-  { const TraceScope scope(Operation::kDispatch, Stage::kSend, Rank(0)); }
+  {
+    const TraceScope scope(Operation::kDispatch, Stage::kSend, Rank(0));
+  }
   EXPECT_EQ(calls, 0);
 }
 
 TEST_F(TraceTest, HookMayReplaceItself) {
   int second_calls = 0;
-  set_trace_hook([&](const TraceEvent&) {
-    set_trace_hook([&](const TraceEvent&) { ++second_calls; });
-  });
-  { const TraceScope scope(Operation::kDispatch, Stage::kSend, Rank(0)); }
+  set_trace_hook(
+      [&](const TraceEvent&) { set_trace_hook([&](const TraceEvent&) { ++second_calls; }); });
+  {
+    const TraceScope scope(Operation::kDispatch, Stage::kSend, Rank(0));
+  }
   EXPECT_EQ(second_calls, 1);  // the end
 }
 

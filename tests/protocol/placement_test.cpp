@@ -113,9 +113,9 @@ TEST(Placement, CompactStartsEqualSortingByRankAndToken) {
         EXPECT_EQ(compact_start(routing.matrix(), Rank(source), Rank(destination)).value(),
                   sorted_compact_start(routing, source, destination));
       }
-      EXPECT_EQ(num_receive_rows(routing.matrix(), routing.map(), Rank(destination),
-                                 Layout::kCompact, 1),
-                sorted_compact_start(routing, routing.num_ranks, destination));
+      EXPECT_EQ(
+          num_receive_rows(routing.matrix(), routing.map(), Rank(destination), Layout::kCompact, 1),
+          sorted_compact_start(routing, routing.num_ranks, destination));
     }
   }
 }
@@ -136,7 +136,8 @@ TEST(Placement, ExpertMajorRowsEqualSortingByExpertRankTokenAndSelection) {
 }
 
 TEST(Placement, EmptyExpertsTakeNoRowsWhateverTheAlignment) {
-  const std::vector<std::int32_t> rows = {3, 0, 3, 0};  // 1 rank, 3 experts; only expert 1 is chosen
+  const std::vector<std::int32_t> rows = {3, 0, 3,
+                                          0};  // 1 rank, 3 experts; only expert 1 is chosen
   const CountMatrix counts{rows.data(), 1, 3};
   std::int64_t starts[3] = {-1, -1, -1};
   EXPECT_EQ(expert_group_starts(counts, ExpertMap::make(3, 1), Rank(0), 128, starts), 128);

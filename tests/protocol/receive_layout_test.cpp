@@ -29,7 +29,8 @@ TEST(ReceiveLayout, PartsFollowOneAnotherAlignedAndLargeEnough) {
 
 TEST(ReceiveLayout, CompactHoldsTopkPerRowAndSourceTokens) {
   constexpr ReceiveLayout kLayout = ReceiveLayout::make(kFull, 100, 100);
-  EXPECT_EQ(kLayout.bytes(ReceivePart::kTopkIdx), align_up(std::size_t{100 * 6 * 8}, kPartAlignment));
+  EXPECT_EQ(kLayout.bytes(ReceivePart::kTopkIdx),
+            align_up(std::size_t{100 * 6 * 8}, kPartAlignment));
   EXPECT_EQ(kLayout.bytes(ReceivePart::kTopkWeights),
             align_up(std::size_t{100 * 6 * 4}, kPartAlignment));
   EXPECT_EQ(kLayout.bytes(ReceivePart::kSourceToken),
@@ -44,8 +45,7 @@ TEST(ReceiveLayout, ExpertMajorHoldsOneWeightPerRowAndRowsOfEachToken) {
   EXPECT_EQ(layout.bytes(ReceivePart::kPayload), 256U * 7168);
   EXPECT_EQ(layout.bytes(ReceivePart::kTopkIdx), 0U);
   EXPECT_EQ(layout.bytes(ReceivePart::kTopkWeights), 256U * 4);
-  EXPECT_EQ(layout.bytes(ReceivePart::kSourceToken),
-            align_up(std::size_t{90 * 4}, kPartAlignment));
+  EXPECT_EQ(layout.bytes(ReceivePart::kSourceToken), align_up(std::size_t{90 * 4}, kPartAlignment));
   EXPECT_EQ(layout.bytes(ReceivePart::kExpertRow),
             align_up(std::size_t{90 * 6 * 4}, kPartAlignment));
 }
