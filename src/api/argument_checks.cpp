@@ -1,0 +1,73 @@
+// Texts of argument errors: the argument, what it is, what it should be.
+#include "api/argument_checks.hpp"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "protocol/limits.hpp"
+
+namespace moelink {
+namespace {
+
+std::string shape_text(std::initializer_list<std::int64_t> shape) {
+  std::vector<std::string> extents;
+  for (const std::int64_t extent : shape) {
+    extents.push_back(extent == kAnyExtent ? "any" : std::to_string(extent));
+  }
+  return fmt::format("[{}]", fmt::join(extents, ", "));
+}
+
+}  // namespace
+
+void check_shape(Violations& violations, const char* name, const TensorView& tensor,
+                 std::initializer_list<std::int64_t> expected) {
+  bool matches = static_cast<std::size_t>(tensor.ndim) == expected.size();
+  std::size_t axis = 0;
+  for (const std::int64_t extent : expected) {
+    matches = matches && tensor.shape[axis] >= 0;
+    matches = matches && (extent == kAnyExtent || tensor.shape[axis] == extent);
+    ++axis;
+  }
+  violations.require(matches, "{} is {}, expected shape {}", name, tensor.describe(),
+                     shape_text(expected));
+  violations.require(tensor.data != nullptr || tensor.num_elements() <= 0,
+                     "{} is {} at a null address", name, tensor.describe());
+}
+
+void check_dtype(Violations& violations, const char* name, const TensorView& tensor,
+                 std::initializer_list<DType> allowed) {
+  std::vector<std::string> names;
+  for (const DType dtype : allowed) names.emplace_back(dtype_name(dtype));
+  violations.require(std::ranges::find(allowed, tensor.dtype) != allowed.end(),
+                     "{} is {}, expected dtype {}", name, tensor.describe(),
+                     fmt::join(names, " or "));
+}
+
+void check_contiguous(Violations& violations, const char* name, const TensorView& tensor) {
+  const std::vector<std::int64_t> strides(tensor.strides.begin(),
+                                          tensor.strides.begin() + tensor.ndim);
+  violations.require(tensor.is_contiguous(),
+                     "{} is {} with strides [{}], expected a contiguous tensor", name,
+                     tensor.describe(), fmt::join(strides, ", "));
+}
+
+void check_rows(Violations& violations, const char* name, const TensorView& tensor) {
+  check_shape(violations, name, tensor, {kAnyExtent, kAnyExtent});
+  if (tensor.ndim != 2) return;
+  check_contiguous(violations, name, tensor);
+  const std::size_t row_bytes =
+      static_cast<std::size_t>(tensor.shape[1]) * dtype_size(tensor.dtype);
+  violations.require(row_bytes > 0 && row_bytes % kRowGranuleBytes == 0,
+                     "{} is {}: a row has {} bytes, expected a multiple of {}", name,
+                     tensor.describe(), row_bytes, kRowGranuleBytes);
+  const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
+  violations.require(tensor.num_elements() == 0 || address % kRowGranuleBytes == 0,
+                     "{} starts at address {:#x}, expected a multiple of {}", name, address,
+                     kRowGranuleBytes);
+}
+
+}  // namespace moelink

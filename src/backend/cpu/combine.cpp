@@ -1,0 +1,253 @@
+// Combine: publish where the rows are, then pull and reduce them chunk by chunk.
+#include "backend/cpu/combine.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.hpp"
+#include "base/trace_scope.hpp"
+#include "moelink/routing.hpp"
+#include "protocol/placement.hpp"
+#include "protocol/staging_plan.hpp"
+
+namespace moelink {
+namespace {
+
+// Up to this size a copy costs less than waiting until all peers have read the tensor in place.
+constexpr std::size_t kSmallTensorBytes = std::size_t{256} << 10;
+
+// Results of at least this size would only push other data out of the caches.
+constexpr std::size_t kStreamingBytes = std::size_t{1} << 20;
+
+Tensor make_result(Arena& arena, DType dtype, std::int64_t rows, std::int64_t columns) {
+  Tensor tensor;
+  tensor.view = TensorView::contiguous(nullptr, dtype, {rows, columns});
+  tensor.storage = arena.allocate(tensor.view.num_bytes());
+  tensor.view.data = tensor.storage.get();
+  return tensor;
+}
+
+}  // namespace
+
+CombineOperation::CombineOperation(CpuContext& context, const CombineConfig& config)
+    : context_(context),
+      config_(config),
+      state_(config.handle->state()),
+      row_bytes_(static_cast<std::size_t>(config.x.shape[1]) * dtype_size(config.x.dtype)),
+      num_chunks_(1) {
+  if (config.out) {
+    result_.combined_x.view = *config.out;
+  } else {
+    result_.combined_x =
+        make_result(*context.results, config.x.dtype, state_.num_tokens, config.x.shape[1]);
+  }
+  if (config.topk_weights) {
+    result_.combined_topk_weights =
+        make_result(*context.results, DType::kFloat32, state_.num_tokens, state_.num_topk);
+  }
+}
+
+void CombineOperation::run() {
+  config_.stream.previous_event.wait();
+  num_chunks_ = num_staging_chunks(state_.count_matrix(), row_bytes_);
+  const ExchangeBlock mine = describe_call();
+  const Exchange exchange = exchange_calls(context_, Operation::kCombine, mine, {});
+  epoch_ = context_.epoch;
+  // The areas of this operation stay until all peers have begun the next one.
+  context_.retired = std::move(published_);
+  find_sources(exchange);
+  for (std::uint32_t chunk = 0; chunk < num_chunks_; ++chunk) run_chunk(chunk);
+  if (!staging_ && config_.x.num_bytes() > 0) {
+    const TraceScope scope(Operation::kCombine, Stage::kRelease, context_.rank);
+    context_.signals->wait_all(SignalChannel::kConsumed, SignalValue::of(epoch_, num_chunks_),
+                               context_.wait_context(Operation::kCombine, Stage::kRelease));
+  }
+  context_.completed = epoch_;
+}
+
+ExchangeBlock CombineOperation::describe_call() {
+  ExchangeBlock block{};
+  block.digest.set(DigestField::kOperation, static_cast<std::int64_t>(Operation::kCombine));
+  block.digest.set(DigestField::kDType, static_cast<std::int64_t>(config_.x.dtype));
+  block.digest.set(DigestField::kHiddenBytes, static_cast<std::int64_t>(row_bytes_));
+  block.digest.set(DigestField::kTopkWeights, config_.topk_weights ? 1 : 0);
+  block.digest.set(DigestField::kHandle, static_cast<std::int64_t>(state_.epoch.value()));
+  block.num_tokens = static_cast<std::uint64_t>(state_.num_tokens);
+  block.spans[1] = publish_weights();
+
+  const std::size_t bytes = config_.x.num_bytes();
+  if (bytes == 0) return block;
+  if (bytes > kSmallTensorBytes && context_.arena->contains(config_.x.data, bytes)) {
+    block.source = CombineSource::kInPlace;
+    block.spans[0] = WireSpan{context_.arena->offset_of(config_.x.data), bytes};
+    return block;
+  }
+  staging_ = std::make_unique<StagingArea>(context_, state_, config_.x, num_chunks_);
+  ++context_.num_staged_combines;
+  block.source = CombineSource::kStaged;
+  block.spans[0] = staging_->span();
+  stage_chunk(0);
+  published_.push_back(staging_->owner());
+  return block;
+}
+
+WireSpan CombineOperation::publish_weights() {
+  if (!config_.topk_weights || config_.topk_weights->num_bytes() == 0) return WireSpan{};
+  const std::size_t bytes = config_.topk_weights->num_bytes();
+  std::shared_ptr<void> copy = context_.arena->allocate(bytes);
+  std::memcpy(copy.get(), config_.topk_weights->data, bytes);
+  const WireSpan span{context_.arena->offset_of(copy.get()), bytes};
+  published_.push_back(std::move(copy));
+  return span;
+}
+
+void CombineOperation::find_sources(const Exchange& exchange) {
+  const CountMatrix counts = state_.count_matrix();
+  sources_.resize(exchange.blocks.size());
+  for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
+    const ExchangeBlock& block = exchange.of(rank);
+    std::byte* const region = context_.control->memory().region(rank);
+    Source& source = sources_[rank.index()];
+    source.kind = block.source;
+    source.rows = region + block.spans[0].offset;
+    source.weights = reinterpret_cast<const float*>(region + block.spans[1].offset);
+    if (source.kind != CombineSource::kStaged) continue;
+    const StagingTable table{reinterpret_cast<std::int32_t*>(region + block.spans[0].offset),
+                             context_.num_ranks()};
+    source.rows += table.offset_of(context_.rank, row_bytes_);
+    source.slot_stride_bytes = table.slot_bytes(row_bytes_);
+    source.chunk_first_row = compact_start(counts, context_.rank, rank).value();
+  }
+}
+
+void CombineOperation::run_chunk(std::uint32_t chunk) {
+  if (staging_ && chunk + 1 < num_chunks_) {
+    stage_chunk(chunk + 1);
+    context_.signals->put_all(SignalChannel::kStaged, SignalValue::of(epoch_, chunk + 1));
+  }
+  const IndexRange tokens{chunk_begin(state_.num_tokens, chunk, num_chunks_),
+                          chunk_begin(state_.num_tokens, chunk + 1, num_chunks_)};
+  const TraceScope scope(Operation::kCombine, Stage::kReduce, context_.rank);
+  await_chunk(chunk);
+  const int workers = workers_for(context_, config_.stream);
+  context_.workers.run(tokens.end - tokens.begin, workers, [&](IndexRange part) {
+    reduce_tokens(IndexRange{tokens.begin + part.begin, tokens.begin + part.end}, chunk);
+  });
+  advance_sources(tokens);
+  release_chunk(chunk);
+}
+
+void CombineOperation::stage_chunk(std::uint32_t chunk) {
+  const TraceScope scope(Operation::kCombine, Stage::kSendBack, context_.rank);
+  if (chunk >= kNumStagingSlots) {  // the slot's last content must have been read by everybody
+    const std::uint32_t consumed = chunk + 1 - kNumStagingSlots;
+    context_.signals->wait_all(SignalChannel::kConsumed, SignalValue::of(epoch_, consumed),
+                               context_.wait_context(Operation::kCombine, Stage::kSendBack));
+  }
+  staging_->fill(chunk, workers_for(context_, config_.stream));
+}
+
+void CombineOperation::await_chunk(std::uint32_t chunk) {
+  if (chunk == 0) return;  // staged before the exchange
+  for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
+    if (reads_in_place(rank)) continue;
+    context_.signals->wait(rank, SignalChannel::kStaged, SignalValue::of(epoch_, chunk),
+                           context_.wait_context(Operation::kCombine, Stage::kReduce));
+  }
+}
+
+void CombineOperation::list_pulls(std::int64_t token, std::vector<Pull>& pulls) const {
+  pulls.clear();
+  const std::int32_t* sent = state_.send_row.data() + token * state_.num_ranks;
+  for (Rank rank(0); rank.value() < state_.num_ranks; rank = rank.next()) {
+    if (sent[rank.index()] == kNoRow) continue;
+    if (state_.layout == Layout::kCompact || !reads_in_place(rank)) {
+      pulls.push_back(Pull{rank, 0, Row(sent[rank.index()])});
+      continue;
+    }
+    for (std::int64_t k = 0; k < state_.num_topk; ++k) {
+      const auto selection = static_cast<std::size_t>(token * state_.num_topk + k);
+      if (state_.topk_owner[selection] != rank.value()) continue;
+      pulls.push_back(Pull{rank, 0, Row(state_.expert_row[selection])});
+    }
+  }
+  close_levels(context_.topology, pulls.data(), static_cast<int>(pulls.size()));
+}
+
+const void* CombineOperation::address_of(const Pull& pull, std::uint32_t chunk) const {
+  const Source& source = sources_[pull.rank.index()];
+  const std::int64_t row = pull.row.value() - source.chunk_first_row;
+  return source.rows + chunk % kNumStagingSlots * source.slot_stride_bytes +
+         static_cast<std::size_t>(row) * row_bytes_;
+}
+
+const std::byte* CombineOperation::row_of(const std::optional<TensorView>& tensor,
+                                          std::int64_t token) const {
+  if (!tensor) return nullptr;
+  return tensor->as<std::byte>() + static_cast<std::size_t>(token) * row_bytes_;
+}
+
+void CombineOperation::reduce_tokens(IndexRange tokens, std::uint32_t chunk) const {
+  const TensorView& out = result_.combined_x.view;
+  const auto policy = out.num_bytes() >= kStreamingBytes ? simd::StorePolicy::kStreaming
+                                                         : simd::StorePolicy::kCached;
+  std::vector<Pull> pulls;
+  std::vector<simd::Addend> addends;
+  for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
+    list_pulls(token, pulls);
+    addends.clear();
+    for (const Pull& pull : pulls) addends.push_back({address_of(pull, chunk), pull.closes});
+    simd::reduce_row({.dtype = out.dtype,
+                      .num_channels = static_cast<std::size_t>(out.shape[1]),
+                      .addends = addends,
+                      .bias_0 = row_of(config_.bias_0, token),
+                      .bias_1 = row_of(config_.bias_1, token),
+                      .out = out.as<std::byte>() + static_cast<std::size_t>(token) * row_bytes_,
+                      .policy = policy});
+    if (config_.topk_weights) reduce_weights(token);
+  }
+  simd::streaming_fence();
+}
+
+void CombineOperation::reduce_weights(std::int64_t token) const {
+  const std::int64_t num_topk = state_.num_topk;
+  const std::int32_t* sent = state_.send_row.data() + token * state_.num_ranks;
+  float* const out = result_.combined_topk_weights->view.as<float>() + token * num_topk;
+  for (std::int64_t k = 0; k < num_topk; ++k) {
+    out[k] = 0.0F;
+    if (state_.layout == Layout::kExpertMajor) {
+      const auto selection = static_cast<std::size_t>(token * num_topk + k);
+      const std::int32_t owner = state_.topk_owner[selection];
+      if (owner < 0) continue;
+      out[k] = sources_[static_cast<std::size_t>(owner)].weights[state_.expert_row[selection]];
+      continue;
+    }
+    for (int rank = 0; rank < state_.num_ranks; ++rank) {
+      if (sent[rank] == kNoRow) continue;
+      out[k] += sources_[static_cast<std::size_t>(rank)].weights[sent[rank] * num_topk + k];
+    }
+  }
+}
+
+void CombineOperation::advance_sources(IndexRange tokens) {
+  for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
+    if (reads_in_place(rank)) continue;
+    for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
+      const auto i = static_cast<std::size_t>(token * state_.num_ranks + rank.value());
+      if (state_.send_row[i] != kNoRow) ++sources_[rank.index()].chunk_first_row;
+    }
+  }
+}
+
+void CombineOperation::release_chunk(std::uint32_t chunk) {
+  const bool last = chunk + 1 == num_chunks_;
+  const bool slot_is_reused = chunk + kNumStagingSlots < num_chunks_;
+  for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
+    if (rank == context_.rank) continue;
+    if (reads_in_place(rank) ? last : slot_is_reused) {
+      context_.signals->put(rank, SignalChannel::kConsumed, SignalValue::of(epoch_, chunk + 1));
+    }
+  }
+}
+
+}  // namespace moelink

@@ -1,0 +1,168 @@
+// Runs operations on the stream, and breaks the buffer when ranks fall out of step.
+#include "backend/cpu/cpu_backend.hpp"
+
+#include "backend/cpu/open_context.hpp"
+#include "base/check.hpp"
+#include "base/log.hpp"
+#include "base/trace_scope.hpp"
+#include "moelink/routing.hpp"
+
+namespace moelink {
+
+std::unique_ptr<Backend> make_cpu_backend(const Group& group, const BufferConfig& config) {
+  return std::make_unique<CpuBackend>(group, config);
+}
+
+CpuBackend::CpuBackend(const Group& group, const BufferConfig& config)
+    : context_(open_cpu_context(group, config)) {}
+
+CpuBackend::~CpuBackend() {
+  context_->stream.run([] {});  // finishes queued calls, for which peers may be waiting
+  if (phase_ == Phase::kOpen) {
+    context_->signals->raise("its buffer was destroyed without close()",
+                             context_->completed.next());
+  }
+  context_->control->memory().announce_departure();
+}
+
+void CpuBackend::guarded(Operation operation, const std::function<void()>& step) {
+  {
+    const std::lock_guard lock(phase_mutex_);
+    if (phase_ == Phase::kClosed) {
+      fail(ErrorCode::kInvalidArgument, "{} (rank {}): the buffer is closed",
+           operation_name(operation), context_->rank.value());
+    }
+    if (phase_ == Phase::kBroken) {
+      fail(ErrorCode::kPeerLost, "{} (rank {}): the buffer is broken by an earlier failure: {}",
+           operation_name(operation), context_->rank.value(), broken_reason_);
+    }
+  }
+  try {
+    step();
+  } catch (const Error& error) {
+    // Errors of arguments arise before anything is sent or alike at all ranks: nothing is broken.
+    if (error.code() != ErrorCode::kInvalidArgument) break_buffer(operation, error.what());
+    context_->completed = context_->epoch;
+    throw;
+  } catch (const std::exception& error) {
+    break_buffer(operation, error.what());
+    throw;
+  }
+}
+
+void CpuBackend::break_buffer(Operation operation, const std::string& reason) {
+  {
+    const std::lock_guard lock(phase_mutex_);
+    if (phase_ != Phase::kOpen) return;
+    phase_ = Phase::kBroken;
+    broken_reason_ = reason;
+  }
+  log(LogLevel::kError, "rank {}: {} failed: {}", context_->rank.value(),
+      operation_name(operation), reason);
+  context_->signals->raise(reason, context_->completed.next());
+}
+
+DispatchResult CpuBackend::dispatch(const DispatchConfig& config) {
+  return run_dispatch(DispatchOperation::make(*context_, config), nullptr, config.stream);
+}
+
+DispatchResult CpuBackend::dispatch(const CachedDispatchConfig& config) {
+  return run_dispatch(DispatchOperation::make(*context_, config), config.handle, config.stream);
+}
+
+DispatchResult CpuBackend::run_dispatch(const std::shared_ptr<DispatchOperation>& operation,
+                                        std::shared_ptr<const Routing> handle,
+                                        const StreamOptions& options) {
+  const Operation kind = handle ? Operation::kCachedDispatch : Operation::kDispatch;
+  if (!handle) handle = std::make_shared<const Routing>(operation->state());
+  const auto step = [this, kind, operation](void (DispatchOperation::*method)()) {
+    guarded(kind, [&] { (operation.get()->*method)(); });
+  };
+  const auto begin = [step] { step(&DispatchOperation::begin); };
+  const auto finish = [step] { step(&DispatchOperation::finish); };
+  DispatchResult result;
+  if (operation->has_known_size()) operation->reserve();
+  if (options.completion == Completion::kSync) {
+    context_->stream.run([&] {
+      begin();
+      finish();
+    });
+    result = operation->result();
+  } else if (operation->has_known_size()) {
+    result = operation->result();
+    result.event = context_->stream.enqueue([begin, finish] {
+      begin();
+      finish();
+    });
+  } else {
+    context_->stream.run(begin);
+    result = operation->result();
+    result.event = context_->stream.enqueue(finish);
+  }
+  result.handle = std::move(handle);
+  return result;
+}
+
+CombineResult CpuBackend::combine(const CombineConfig& config) {
+  const auto operation = std::make_shared<CombineOperation>(*context_, config);
+  CombineResult result = operation->result();
+  const auto step = [this, operation] { guarded(Operation::kCombine, [&] { operation->run(); }); };
+  if (config.stream.completion == Completion::kSync) {
+    context_->stream.run(step);
+  } else {
+    result.event = context_->stream.enqueue(step);
+  }
+  return result;
+}
+
+Tensor CpuBackend::empty(DType dtype, std::initializer_list<std::int64_t> shape) {
+  Tensor tensor;
+  tensor.view = TensorView::contiguous(nullptr, dtype, shape);
+  tensor.storage = context_->arena->allocate(tensor.view.num_bytes());
+  tensor.view.data = tensor.storage.get();
+  return tensor;
+}
+
+void CpuBackend::barrier() {
+  context_->stream.run([this] {
+    guarded(Operation::kBarrier, [this] {
+      ExchangeBlock block{};
+      block.digest.set(DigestField::kOperation, static_cast<std::int64_t>(Operation::kBarrier));
+      exchange_calls(*context_, Operation::kBarrier, block, {});
+      context_->completed = context_->epoch;
+    });
+  });
+}
+
+void CpuBackend::close() {
+  {
+    const std::lock_guard lock(phase_mutex_);
+    if (phase_ == Phase::kClosed) return;
+    if (phase_ == Phase::kBroken) {
+      phase_ = Phase::kClosed;
+      context_->control->memory().announce_departure();
+      return;
+    }
+  }
+  barrier();
+  const std::lock_guard lock(phase_mutex_);
+  phase_ = Phase::kClosed;
+  context_->control->memory().announce_departure();
+}
+
+bool CpuBackend::owns(const Routing& handle) const { return handle.state().owner == context_->id; }
+
+MemoryStatistics CpuBackend::memory_statistics() const {
+  const ArenaStatistics arena = context_->arena->statistics();
+  MemoryStatistics statistics;
+  statistics.control_bytes = align_up(context_->control->layout().total_bytes(), std::size_t{4096});
+  statistics.symmetric_bytes = statistics.control_bytes + arena.high_water_bytes;
+  statistics.live_bytes = arena.live_bytes;
+  statistics.peak_live_bytes = arena.peak_live_bytes;
+  statistics.capacity_bytes = arena.capacity_bytes;
+  statistics.num_window_misses = context_->num_window_misses;
+  statistics.num_staged_combines = context_->num_staged_combines;
+  return statistics;
+}
+
+}  // namespace moelink

@@ -1,0 +1,45 @@
+// The CPU backend: ranks are processes or threads of one host, memory is shared.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "backend/backend.hpp"
+#include "backend/cpu/combine.hpp"
+#include "backend/cpu/cpu_context.hpp"
+#include "backend/cpu/dispatch.hpp"
+
+namespace moelink {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const Group& group, const BufferConfig& config);
+  ~CpuBackend() override;
+
+  DispatchResult dispatch(const DispatchConfig& config) override;
+  DispatchResult dispatch(const CachedDispatchConfig& config) override;
+  CombineResult combine(const CombineConfig& config) override;
+  Tensor empty(DType dtype, std::initializer_list<std::int64_t> shape) override;
+  void barrier() override;
+  void close() override;
+  bool owns(const Routing& handle) const override;
+  MemoryStatistics memory_statistics() const override;
+
+ private:
+  DispatchResult run_dispatch(const std::shared_ptr<DispatchOperation>& operation,
+                              std::shared_ptr<const Routing> handle, const StreamOptions& options);
+  // Runs a step of an operation. A failure that leaves the ranks out of step breaks the buffer: it is
+  // told to the peers, and all later operations fail with it.
+  void guarded(Operation operation, const std::function<void()>& step);
+  void break_buffer(Operation operation, const std::string& reason);
+
+  enum class Phase { kOpen, kBroken, kClosed };
+
+  std::mutex phase_mutex_;
+  Phase phase_ = Phase::kOpen;
+  std::string broken_reason_;
+  std::unique_ptr<CpuContext> context_;
+};
+
+}  // namespace moelink

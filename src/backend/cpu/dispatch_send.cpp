@@ -1,0 +1,199 @@
+// Movement of a dispatch: every row goes once from its token to its final places.
+#include <algorithm>
+#include <cstring>
+
+#include "backend/cpu/dispatch.hpp"
+#include "backend/cpu/simd/simd.hpp"
+#include "base/trace_scope.hpp"
+#include "protocol/placement.hpp"
+
+namespace moelink {
+namespace {
+
+// Transfers of at least this size would only push other data out of the caches.
+constexpr std::size_t kStreamingBytes = std::size_t{1} << 20;
+
+// Copies row `token` of a strided 2-D tensor of 1- or 4-byte elements to contiguous memory.
+void gather_scales(const TensorView& scales, std::int64_t token, std::byte* out) {
+  const std::size_t size = dtype_size(scales.dtype);
+  const auto* row = scales.as<std::byte>() + token * scales.strides[0] * static_cast<int>(size);
+  const std::int64_t step = scales.strides[1] * static_cast<int>(size);
+  for (std::int64_t i = 0; i < scales.shape[1]; ++i) {
+    std::memcpy(out + static_cast<std::size_t>(i) * size, row + i * step, size);
+  }
+}
+
+}  // namespace
+
+void DispatchOperation::finish() {
+  {
+    const TraceScope scope(operation_, Stage::kSend, context_.rank);
+    context_.workers.run(state_->num_tokens, workers_for(context_, inputs_.stream),
+                         [this](IndexRange tokens) { send_tokens(tokens); });
+  }
+  const SignalValue done = SignalValue::of(epoch_, kDone);
+  {
+    const TraceScope scope(operation_, Stage::kSignal, context_.rank);
+    context_.signals->put_all(SignalChannel::kDelivered, done);
+  }
+  const TraceScope scope(operation_, Stage::kReceive, context_.rank);
+  fill_unused_rows();
+  context_.signals->wait_all(SignalChannel::kDelivered, done,
+                             context_.wait_context(operation_, Stage::kReceive));
+  context_.completed = epoch_;
+  add_statistics();
+  if (!cached()) {
+    state_->recv_src_token =
+        part_tensor(ReceivePart::kSourceToken, DType::kInt32, state_->num_recv_tokens, 1);
+    TensorView& view = state_->recv_src_token.view;
+    view = TensorView::contiguous(view.data, view.dtype, {state_->num_recv_tokens});
+    if (state_->layout == Layout::kExpertMajor) {
+      state_->recv_expert_row = part_tensor(ReceivePart::kExpertRow, DType::kInt32,
+                                            state_->num_recv_tokens, state_->num_topk);
+    }
+  }
+}
+
+void DispatchOperation::gather_rows(std::int64_t token, ReceivePart part, std::size_t row_bytes,
+                                    std::vector<void*>& rows) const {
+  rows.clear();
+  const auto place = [&](std::int32_t rank, std::int32_t row) {
+    const Target& target = targets_[static_cast<std::size_t>(rank)];
+    rows.push_back(target.part(part) + static_cast<std::size_t>(row) * row_bytes);
+  };
+  if (state_->layout == Layout::kCompact) {
+    const std::int32_t* sent = state_->send_row.data() + token * state_->num_ranks;
+    for (std::int32_t rank = 0; rank < state_->num_ranks; ++rank) {
+      if (sent[rank] != kNoRow) place(rank, sent[rank]);
+    }
+    return;
+  }
+  for (std::int64_t i = token * state_->num_topk; i < (token + 1) * state_->num_topk; ++i) {
+    const auto index = static_cast<std::size_t>(i);
+    if (state_->topk_owner[index] >= 0) place(state_->topk_owner[index], state_->expert_row[index]);
+  }
+}
+
+void DispatchOperation::send_tokens(IndexRange tokens) const {
+  const std::size_t total =
+      static_cast<std::size_t>(state_->num_tokens) * shape_.row_bytes *
+      static_cast<std::size_t>(std::max(1, std::min(state_->num_topk, state_->num_ranks)));
+  const auto policy =
+      total >= kStreamingBytes ? simd::StorePolicy::kStreaming : simd::StorePolicy::kCached;
+  std::vector<void*> rows;
+  std::vector<std::byte> scale_row(shape_.scale_bytes);
+  for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
+    gather_rows(token, ReceivePart::kPayload, shape_.row_bytes, rows);
+    const auto* source =
+        inputs_.x.as<std::byte>() + static_cast<std::size_t>(token) * shape_.row_bytes;
+    if (!rows.empty()) simd::copy_row(source, rows, shape_.row_bytes, policy);
+    if (inputs_.scales) {
+      gather_scales(*inputs_.scales, token, scale_row.data());
+      gather_rows(token, ReceivePart::kScales, shape_.scale_bytes, rows);
+      for (void* row : rows) std::memcpy(row, scale_row.data(), shape_.scale_bytes);
+    }
+    for (Rank rank(0); rank.value() < state_->num_ranks; rank = rank.next()) {
+      send_metadata(token, rank, targets_[rank.index()]);
+    }
+    if (inputs_.topk_weights && state_->layout == Layout::kExpertMajor) send_expert_weights(token);
+  }
+  simd::streaming_fence();
+}
+
+void DispatchOperation::send_metadata(std::int64_t token, Rank destination,
+                                      const Target& target) const {
+  const std::int32_t row =
+      state_->send_row[static_cast<std::size_t>(token * state_->num_ranks + destination.value())];
+  if (row == kNoRow) return;
+  if (state_->layout == Layout::kCompact) send_topk(token, destination, row, target);
+  if (cached()) return;
+  auto* sources = reinterpret_cast<std::int32_t*>(target.part(ReceivePart::kSourceToken));
+  sources[row] = static_cast<std::int32_t>(token);
+  if (state_->layout == Layout::kCompact) return;
+  const std::int64_t num_topk = state_->num_topk;
+  auto* rows = reinterpret_cast<std::int32_t*>(target.part(ReceivePart::kExpertRow));
+  for (std::int64_t k = 0; k < num_topk; ++k) {
+    const auto selection = static_cast<std::size_t>(token * num_topk + k);
+    const bool here = state_->topk_owner[selection] == destination.value();
+    rows[row * num_topk + k] = static_cast<std::int32_t>(here ? state_->expert_row[selection] : kNoRow);
+  }
+}
+
+void DispatchOperation::send_topk(std::int64_t token, Rank destination, std::int64_t row,
+                                  const Target& target) const {
+  const ExpertMap map = state_->expert_map();
+  const std::int64_t num_topk = state_->num_topk;
+  for (std::int64_t k = 0; k < num_topk; ++k) {
+    const std::int64_t selection = token * num_topk + k;
+    const std::int64_t out = row * num_topk + k;
+    const bool here =
+        state_->topk_owner[static_cast<std::size_t>(selection)] == destination.value();
+    if (inputs_.topk_weights) {
+      auto* weights = reinterpret_cast<float*>(target.part(ReceivePart::kTopkWeights));
+      weights[out] = here ? inputs_.topk_weights->as<float>()[selection] : 0.0F;
+    }
+    if (inputs_.topk.empty()) continue;
+    const std::int64_t id = inputs_.topk.at(token, static_cast<int>(k));
+    const std::int64_t local = here ? localize(map, id, destination) : kNoExpert;
+    std::byte* ids = target.part(ReceivePart::kTopkIdx);
+    if (inputs_.topk_idx->dtype == DType::kInt64) {
+      reinterpret_cast<std::int64_t*>(ids)[out] = local;
+    } else {
+      reinterpret_cast<std::int32_t*>(ids)[out] = static_cast<std::int32_t>(local);
+    }
+  }
+}
+
+void DispatchOperation::send_expert_weights(std::int64_t token) const {
+  for (std::int64_t i = token * state_->num_topk; i < (token + 1) * state_->num_topk; ++i) {
+    const auto selection = static_cast<std::size_t>(i);
+    if (state_->topk_owner[selection] < 0) continue;
+    const Target& target = targets_[static_cast<std::size_t>(state_->topk_owner[selection])];
+    auto* weights = reinterpret_cast<float*>(target.part(ReceivePart::kTopkWeights));
+    weights[state_->expert_row[selection]] = inputs_.topk_weights->as<float>()[i];
+  }
+}
+
+void DispatchOperation::clear_rows(ReceivePart part, IndexRange rows, std::size_t row_bytes,
+                                   std::byte value) const {
+  std::byte* const base = targets_[context_.rank.index()].part(part);
+  std::fill(base + static_cast<std::size_t>(rows.begin) * row_bytes,
+            base + static_cast<std::size_t>(rows.end) * row_bytes, value);
+}
+
+void DispatchOperation::fill_unused_rows() const {
+  const IndexRange tail{state_->layout == Layout::kCompact ? state_->num_recv_tokens
+                                                           : fill_group_gaps(),
+                        state_->num_recv_rows};
+  const bool compact = state_->layout == Layout::kCompact;
+  const std::size_t per_row = compact ? shape_.num_topk : 1;
+  clear_rows(ReceivePart::kTopkWeights, tail, per_row * shape_.weight_bytes, std::byte{0});
+  if (compact) {  // all bytes 0xff: -1
+    clear_rows(ReceivePart::kTopkIdx, tail, per_row * shape_.index_bytes, std::byte{0xff});
+  }
+}
+
+std::int64_t DispatchOperation::fill_group_gaps() const {
+  const auto* counts = state_->recv_tokens_per_expert.view.as<std::int32_t>();
+  std::int64_t group = 0;
+  for (std::int64_t i = 0; i < state_->recv_tokens_per_expert.view.shape[0]; ++i) {
+    const std::int64_t end = group + align_up(std::int64_t{counts[i]}, state_->expert_alignment);
+    const IndexRange gap{group + counts[i], end};
+    if (state_->padding == Padding::kZero) {
+      clear_rows(ReceivePart::kPayload, gap, shape_.row_bytes, std::byte{0});
+      clear_rows(ReceivePart::kScales, gap, shape_.scale_bytes, std::byte{0});
+    }
+    clear_rows(ReceivePart::kTopkWeights, gap, shape_.weight_bytes, std::byte{0});
+    group = end;
+  }
+  return group;
+}
+
+void DispatchOperation::add_statistics() const {
+  if (!inputs_.recv_stats) return;
+  const auto* counts = state_->recv_tokens_per_expert.view.as<std::int32_t>();
+  auto* stats = inputs_.recv_stats->as<std::int32_t>();
+  for (std::int64_t i = 0; i < inputs_.recv_stats->shape[0]; ++i) stats[i] += counts[i];
+}
+
+}  // namespace moelink

@@ -1,0 +1,77 @@
+// Publishes exchange blocks, collects those of the peers, and compares the calls.
+#include "backend/cpu/exchange.hpp"
+
+#include <algorithm>
+#include <string>
+
+#include "base/check.hpp"
+#include "base/trace_scope.hpp"
+
+namespace moelink {
+namespace {
+
+std::string value_text(DigestField field, std::int64_t value) {
+  if (field == DigestField::kOperation) {
+    return operation_name(static_cast<Operation>(value));
+  }
+  const bool is_dtype = field == DigestField::kDType || field == DigestField::kScaleDType ||
+                        field == DigestField::kTopkDType;
+  if (is_dtype) return value < 0 ? "none" : dtype_name(static_cast<DType>(value));
+  if (field == DigestField::kLayout) {
+    return static_cast<Layout>(value) == Layout::kCompact ? "compact" : "expert_major";
+  }
+  return std::to_string(value);
+}
+
+// Rank 0's call is the yardstick, so that all ranks find the same differences.
+void check_same_call(const Exchange& exchange, Operation operation, Rank self) {
+  Violations violations(fmt::format("{} (rank {}): the ranks' calls differ",
+                                    operation_name(operation), self.value()));
+  const CallDigest& reference = exchange.blocks.front().digest;
+  for (std::size_t rank = 1; rank < exchange.blocks.size(); ++rank) {
+    const CallDigest& other = exchange.blocks[rank].digest;
+    for (std::size_t i = reference.first_difference(other); i < kNumDigestFields;
+         i = reference.first_difference(other, i + 1)) {
+      const auto field = static_cast<DigestField>(i);
+      violations.require(false, "{} is {} on rank {} but {} on rank 0", kDigestFieldNames[i],
+                         value_text(field, other.values[i]), rank,
+                         value_text(field, reference.values[i]));
+    }
+  }
+  violations.throw_if_any();
+}
+
+}  // namespace
+
+Exchange exchange_calls(CpuContext& context, Operation operation, const ExchangeBlock& mine,
+                        std::span<const std::int32_t> count_row) {
+  const TraceScope scope(operation, Stage::kExchange, context.rank);
+  const ControlArea& control = *context.control;
+  context.epoch = context.epoch.next();
+  const Epoch epoch = context.epoch;
+  for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
+    control.exchange(peer, epoch, context.rank) = mine;
+    std::ranges::copy(count_row, control.count_row(peer, epoch, context.rank));
+  }
+  const SignalValue done = SignalValue::of(epoch, kDone);
+  const WaitContext wait_context = context.wait_context(operation, Stage::kExchange);
+  context.signals->put_all(SignalChannel::kExchanged, done);
+  context.signals->wait_all(SignalChannel::kExchanged, done, wait_context);
+  // Blocks of a rank that has given up since offer memory that it may have put to other uses.
+  context.signals->check_faults(epoch, wait_context);
+  context.retired.clear();
+
+  Exchange exchange;
+  const auto num_ranks = static_cast<std::size_t>(context.num_ranks());
+  exchange.blocks.reserve(num_ranks);
+  exchange.counts.reserve(num_ranks * count_row.size());
+  for (Rank source(0); source.value() < context.num_ranks(); source = source.next()) {
+    exchange.blocks.push_back(control.exchange(context.rank, epoch, source));
+    const std::int32_t* row = control.count_row(context.rank, epoch, source);
+    exchange.counts.insert(exchange.counts.end(), row, row + count_row.size());
+  }
+  check_same_call(exchange, operation, context.rank);
+  return exchange;
+}
+
+}  // namespace moelink

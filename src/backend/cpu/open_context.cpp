@@ -1,0 +1,144 @@
+// Sizes the regions, opens them at all ranks, and starts the parts of the context.
+#include "backend/cpu/open_context.hpp"
+
+#include <sched.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "base/check.hpp"
+#include "base/environment.hpp"
+#include "base/trace_scope.hpp"
+#include "moelink/version.hpp"
+#include "protocol/limits.hpp"
+
+namespace moelink {
+namespace {
+
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+// What a rank brings to the opening. All but the last must be equal, or the ranks would look for
+// signals in different places; the arena gets the least capacity that any rank proposes.
+struct OpenDigest {
+  std::int64_t protocol_version = kProtocolVersion;
+  std::int64_t max_num_experts = 0;
+  std::int64_t num_nodes = 0;
+  std::uint64_t arena_capacity = 0;
+};
+
+// Returns the least arena capacity.
+std::size_t agree_on_config(const Group& group, const OpenDigest& mine, const Deadline& deadline) {
+  std::string blob(sizeof(OpenDigest), '\0');
+  std::memcpy(blob.data(), &mine, sizeof(mine));
+  const auto blobs = group.bootstrap().all_gather(blob, "comparing buffer configurations", deadline);
+  Violations violations(
+      fmt::format("Buffer (rank {}): the ranks' configurations differ", group.rank().value()));
+  OpenDigest first;
+  std::uint64_t least_capacity = mine.arena_capacity;
+  for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
+    OpenDigest other;
+    if (blobs[rank].size() == sizeof(other)) std::memcpy(&other, blobs[rank].data(), sizeof(other));
+    if (rank == 0) first = other;
+    least_capacity = std::min(least_capacity, other.arena_capacity);
+    const auto compare = [&](const char* name, std::int64_t seen, std::int64_t expected) {
+      violations.require(seen == expected, "{} is {} on rank {} but {} on rank 0", name, seen, rank,
+                         expected);
+    };
+    compare("protocol version", other.protocol_version, first.protocol_version);
+    compare("max_num_experts", other.max_num_experts, first.max_num_experts);
+    compare("num_nodes", other.num_nodes, first.num_nodes);
+  }
+  violations.throw_if_any();
+  return least_capacity;
+}
+
+int num_available_cores() {
+  cpu_set_t cores;
+  CPU_ZERO(&cores);
+  if (::sched_getaffinity(0, sizeof(cores), &cores) != 0) return 1;
+  return std::max(1, CPU_COUNT(&cores));
+}
+
+// What a process may map or write at most, by `resource`; no limit: the largest number.
+std::size_t resource_limit(int resource) {
+  rlimit limit{};
+  const bool known = ::getrlimit(static_cast<__rlimit_resource_t>(resource), &limit) == 0;
+  if (!known || limit.rlim_cur == RLIM_INFINITY) return std::numeric_limits<std::size_t>::max();
+  return limit.rlim_cur;
+}
+
+// The arena only reserves addresses, so by default it may grow to all memory of the machine, as far as
+// the limits of the process allow: a file per rank, and the regions of all ranks, the results and
+// half as much again for everything else in the address space.
+std::size_t default_limit(int num_ranks) {
+  const auto pages = static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES));
+  const std::size_t memory = pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t num_shares = 2 * (static_cast<std::size_t>(num_ranks) + 2);
+  return std::min({memory, resource_limit(RLIMIT_FSIZE), resource_limit(RLIMIT_AS) / num_shares});
+}
+
+std::size_t arena_capacity(const BufferConfig& config, int num_ranks, std::size_t control_bytes) {
+  std::size_t limit = config.max_symmetric_bytes;
+  if (limit == 0) limit = environment().max_symmetric_bytes;
+  if (limit == 0) limit = default_limit(num_ranks) / kHugePage * kHugePage;
+  if (limit <= control_bytes) {
+    fail(ErrorCode::kInvalidArgument,
+         "Buffer: max_symmetric_bytes={} is too small, the control area alone needs {}", limit,
+         control_bytes);
+  }
+  return (limit - control_bytes) / kPage * kPage;
+}
+
+std::uint64_t next_context_id() {
+  static std::atomic<std::uint64_t> last{0};
+  return last.fetch_add(1) + 1;
+}
+
+// Memory for results, which no peer sees: an arena of its own, so that freed results are used again
+// instead of going back to the system page by page.
+std::shared_ptr<Arena> make_result_arena(std::size_t capacity, const Deadline& deadline) {
+  const Group alone = Group::of_threads(1, GroupOptions{.num_nodes = 1}).front();
+  auto memory = open_symmetric_memory(alone.bootstrap(), capacity, deadline);
+  return Arena::make(std::move(memory), 0, capacity);
+}
+
+}  // namespace
+
+std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferConfig& config) {
+  const TraceScope scope(Operation::kOpen, Stage::kExchange, group.rank());
+  auto context = std::make_unique<CpuContext>();
+  context->timeout = config.timeout.count() > 0 ? config.timeout : group.timeout();
+  const Deadline deadline = Deadline::after(context->timeout);
+  const ControlLayout layout{group.num_ranks(), config.max_num_experts};
+  const std::size_t control_bytes = align_up(layout.total_bytes(), kPage);
+  const std::size_t capacity =
+      agree_on_config(group,
+                      OpenDigest{.max_num_experts = config.max_num_experts,
+                                 .num_nodes = group.topology().num_nodes,
+                                 .arena_capacity =
+                                     arena_capacity(config, group.num_ranks(), control_bytes)},
+                      deadline);
+  const std::size_t region_bytes = align_up(control_bytes + capacity, kPage);
+  auto memory = open_symmetric_memory(group.bootstrap(), region_bytes, deadline);
+
+  const int num_cores = num_available_cores();
+  context->id = next_context_id();
+  context->rank = group.rank();
+  context->topology = group.topology();
+  context->num_workers = config.num_workers;
+  if (context->num_workers == 0) context->num_workers = environment().num_workers;
+  if (context->num_workers == 0) {
+    context->num_workers = std::max(1, num_cores / group.num_ranks());
+  }
+  context->arena = Arena::make(memory, control_bytes, capacity);
+  context->results = make_result_arena(capacity, deadline);
+  context->control = std::make_shared<ControlArea>(std::move(memory), layout);
+  context->signals = std::make_unique<SignalBoard>(context->control, num_cores);
+  return context;
+}
+
+}  // namespace moelink

@@ -1,0 +1,56 @@
+// Puts signals into peers' regions and waits for theirs: the only waits of the CPU backend.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "backend/cpu/control_area.hpp"
+#include "base/deadline.hpp"
+#include "moelink/trace.hpp"
+#include "protocol/signal.hpp"
+
+namespace moelink {
+
+// What a wait is for: the words that its error message needs.
+struct WaitContext {
+  Operation operation;
+  Stage stage;
+  Deadline deadline;
+};
+
+// Used by one thread at a time, except raise().
+class SignalBoard {
+ public:
+  SignalBoard(std::shared_ptr<ControlArea> control, int num_cores);
+
+  // Makes everything written before visible to `peer`, then sets its word and rings its doorbell.
+  void put(Rank peer, SignalChannel channel, SignalValue value);
+  void put_all(SignalChannel channel, SignalValue value);  // to all peers but this rank
+
+  // Returns when `peer` (or every peer) has reached `value`. Throws Error(kPeerLost) if a peer died or
+  // gave up, Error(kTimeout) at the deadline; both name rank, peer, stage, expected and seen value.
+  void wait(Rank peer, SignalChannel channel, SignalValue value, const WaitContext& context);
+  void wait_all(SignalChannel channel, SignalValue value, const WaitContext& context);
+
+  // Throws Error(kPeerLost) if a peer has given up before finishing the operation of `epoch`.
+  void check_faults(Epoch epoch, const WaitContext& context) const;
+
+  // Tells all peers that this rank gives up from operation `first_missed` on, and wakes them.
+  void raise(const std::string& reason, Epoch first_missed);
+
+ private:
+  bool reached(Rank peer, SignalChannel channel, SignalValue value) const;
+  void sleep_until_rung(Rank peer, SignalChannel channel, SignalValue value,
+                        const WaitContext& context);
+  void ring(Rank peer);
+  std::string describe(Rank peer, const WaitContext& context) const;
+  void check_peers(Rank awaited, SignalChannel channel, SignalValue value,
+                   const WaitContext& context) const;
+
+  std::shared_ptr<ControlArea> control_;
+  int num_spins_;
+};
+
+}  // namespace moelink

@@ -1,0 +1,21 @@
+// Which SIMD targets the movers may use: MOELINK_SIMD at first, then what a test asks for.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moelink::simd {
+
+// Compiled in and supported by this CPU, best first: {"AVX3_DL", "AVX3", "AVX2", ...}.
+std::vector<std::string> supported_targets();
+
+// Later calls of movers use the best supported target whose name begins with `highest` (in any
+// case), or the best of all for "". "scalar" and "emu128" mean the plainest target there is.
+// Throws Error(kInvalidArgument) for a name that no supported target has.
+void limit_targets(std::string_view highest);
+
+// Applies MOELINK_SIMD once; every mover calls this first.
+void apply_environment_limit();
+
+}  // namespace moelink::simd

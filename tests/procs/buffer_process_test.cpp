@@ -1,0 +1,26 @@
+// The CPU backend with processes as ranks.
+#include "conformance/buffer_conformance.hpp"
+#include "conformance/forked_bootstrap.hpp"
+#include "conformance/heap_tensors.hpp"
+
+namespace moelink::test {
+namespace {
+
+std::vector<std::string> run_processes(int num_ranks, const std::function<void(Bootstrap&)>& body) {
+  std::vector<std::string> errors;
+  for (const RankOutcome& outcome : run_forked_ranks(num_ranks, body)) {
+    const bool silent = outcome.error.empty() && !outcome.succeeded();
+    errors.push_back(silent
+                         ? fmt::format("exit code {}, signal {}", outcome.exit_code, outcome.signal)
+                         : outcome.error);
+  }
+  return errors;
+}
+
+INSTANTIATE_TEST_SUITE_P(Cpu, BufferConformance,
+                         ::testing::Values(BufferKind{"Processes", run_processes, allocate_on_heap,
+                                                      copy_on_heap, copy_on_heap}),
+                         [](const auto& instance) { return instance.param.name; });
+
+}  // namespace
+}  // namespace moelink::test
