@@ -1,0 +1,163 @@
+// Binds Buffer: releases the GIL around its calls and keeps the inputs of asynchronous ones alive.
+#include "moelink/buffer.hpp"
+
+#include <optional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "bindings.hpp"
+#include "interpreter.hpp"
+#include "moelink/errors.hpp"
+
+namespace moelink::python {
+namespace {
+
+class BoundBuffer {
+ public:
+  BoundBuffer(const Group& group, const BufferConfig& config) : rank_(group.rank()) {
+    const ReleasedGil release;
+    buffer_.emplace(group, config);
+  }
+
+  // Workers may need the GIL (for a trace hook) before they stop, so it is released here.
+  ~BoundBuffer() { abandon(); }
+
+  BoundBuffer(const BoundBuffer&) = delete;
+  BoundBuffer& operator=(const BoundBuffer&) = delete;
+
+  // `inputs` holds the Python objects behind the config's views.
+  template <class Config>
+  auto run(const Config& config, nb::object inputs) {
+    drop_finished();
+    auto result = call(name_of(config), [&](Buffer& buffer) { return start(buffer, config); });
+    if (result.event.pending()) in_flight_.push_back({result.event, std::move(inputs)});
+    return result;
+  }
+
+  // Runs `function(buffer)` without the GIL.
+  template <class Function>
+  auto call(const char* what, Function&& function) {
+    Buffer& buffer = open_buffer(what);
+    const ReleasedGil release;
+    return function(buffer);
+  }
+
+  void close() {
+    if (!buffer_) return;
+    {
+      const ReleasedGil release;
+      buffer_->close();
+    }
+    abandon();
+  }
+
+  // Gives everything up without waiting for peers.
+  void abandon() {
+    {
+      const ReleasedGil release;
+      buffer_.reset();
+    }
+    in_flight_.clear();
+  }
+
+  bool closed() const { return !buffer_; }
+
+ private:
+  struct InFlight {
+    Event event;
+    nb::object inputs;
+  };
+
+  template <class Config>
+  static const char* name_of(const Config&) {
+    return std::is_same_v<Config, CombineConfig> ? "combine" : "dispatch";
+  }
+
+  static DispatchResult start(Buffer& buffer, const DispatchConfig& config) {
+    return buffer.dispatch(config);
+  }
+  static DispatchResult start(Buffer& buffer, const CachedDispatchConfig& config) {
+    return buffer.dispatch(config);
+  }
+  static CombineResult start(Buffer& buffer, const CombineConfig& config) {
+    return buffer.combine(config);
+  }
+
+  Buffer& open_buffer(const char* what) {
+    if (buffer_) return *buffer_;
+    throw Error(
+        ErrorCode::kInvalidArgument,
+        std::string(what) + " (rank " + std::to_string(rank_.value()) + "): the buffer is closed");
+  }
+
+  void drop_finished() {
+    std::erase_if(in_flight_, [](const InFlight& entry) { return !entry.event.pending(); });
+  }
+
+  Rank rank_;
+  std::vector<InFlight> in_flight_;
+  std::optional<Buffer> buffer_;
+};
+
+Tensor empty_tensor(Buffer& buffer, DType dtype, const std::vector<std::int64_t>& shape) {
+  switch (shape.size()) {
+    case 1:
+      return buffer.empty(dtype, {shape[0]});
+    case 2:
+      return buffer.empty(dtype, {shape[0], shape[1]});
+    case 3:
+      return buffer.empty(dtype, {shape[0], shape[1], shape[2]});
+    case 4:
+      return buffer.empty(dtype, {shape[0], shape[1], shape[2], shape[3]});
+    default:
+      throw Error(ErrorCode::kInvalidArgument, "empty: shape has " + std::to_string(shape.size()) +
+                                                   " dimensions, expected 1 to 4");
+  }
+}
+
+std::vector<std::int64_t> shape_from(const nb::tuple& shape) {
+  std::vector<std::int64_t> dims;
+  for (nb::handle dim : shape) dims.push_back(nb::cast<std::int64_t>(dim));
+  return dims;
+}
+
+}  // namespace
+
+void bind_buffer(nb::module_& m) {
+  nb::class_<BoundBuffer>(m, "Buffer")
+      .def(nb::init<const Group&, const BufferConfig&>(), nb::arg("group"), nb::arg("config"))
+      .def(
+          "query_layout",
+          [](BoundBuffer& self, const LayoutConfig& config) {
+            return self.call("query_layout",
+                             [&](Buffer& buffer) { return buffer.query_layout(config); });
+          },
+          nb::arg("config"))
+      .def("dispatch", &BoundBuffer::run<DispatchConfig>, nb::arg("config"), nb::arg("inputs"))
+      .def("dispatch", &BoundBuffer::run<CachedDispatchConfig>, nb::arg("config"),
+           nb::arg("inputs"))
+      .def("combine", &BoundBuffer::run<CombineConfig>, nb::arg("config"), nb::arg("inputs"))
+      .def(
+          "empty",
+          [](BoundBuffer& self, DType dtype, const nb::tuple& shape) {
+            const std::vector<std::int64_t> dims = shape_from(shape);
+            return self.call("empty",
+                             [&](Buffer& buffer) { return empty_tensor(buffer, dtype, dims); });
+          },
+          nb::arg("dtype"), nb::arg("shape"))
+      .def(
+          "barrier",
+          [](BoundBuffer& self) { self.call("barrier", [](Buffer& buffer) { buffer.barrier(); }); })
+      .def("memory_statistics",
+           [](BoundBuffer& self) {
+             return self.call("memory_statistics",
+                              [](Buffer& buffer) { return buffer.memory_statistics(); });
+           })
+      .def("close", &BoundBuffer::close)
+      .def("abandon", &BoundBuffer::abandon)
+      .def_prop_ro("closed", &BoundBuffer::closed);
+}
+
+}  // namespace moelink::python

@@ -1,0 +1,97 @@
+// Binds the argument structs of the calls on a Buffer.
+#include "moelink/config.hpp"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+
+#include "bindings.hpp"
+#include "moelink/routing.hpp"
+
+namespace moelink::python {
+namespace {
+
+void bind_enums(nb::module_& m) {
+  nb::enum_<Layout>(m, "Layout", "Row order of the receive tensors.")
+      .value("COMPACT", Layout::kCompact)
+      .value("EXPERT_MAJOR", Layout::kExpertMajor);
+  nb::enum_<Padding>(m, "Padding", "What fills the rows between the expert groups.")
+      .value("ZERO", Padding::kZero)
+      .value("LEAVE", Padding::kLeave);
+  nb::enum_<Completion>(m, "Completion", "When a call returns.")
+      .value("SYNC", Completion::kSync)
+      .value("ASYNC", Completion::kAsync);
+}
+
+// The same property for the handle field of both configs that have one.
+template <class Config>
+void bind_handle(nb::class_<Config>& config) {
+  config.def_prop_rw(
+      "handle", [](const Config& self) { return std::const_pointer_cast<Routing>(self.handle); },
+      [](Config& self, std::shared_ptr<Routing> handle) { self.handle = std::move(handle); });
+}
+
+void bind_buffer_config(nb::module_& m) {
+  nb::class_<BufferConfig>(m, "BufferConfig")
+      .def(nb::init<>())
+      .def_rw("hidden_bytes", &BufferConfig::hidden_bytes)
+      .def_rw("max_symmetric_bytes", &BufferConfig::max_symmetric_bytes)
+      .def_rw("max_num_experts", &BufferConfig::max_num_experts)
+      .def_rw("num_workers", &BufferConfig::num_workers)
+      .def_prop_rw(
+          "timeout_ms", [](const BufferConfig& self) { return self.timeout.count(); },
+          [](BufferConfig& self, std::int64_t value) {
+            self.timeout = std::chrono::milliseconds(value);
+          });
+  nb::class_<StreamOptions>(m, "StreamOptions")
+      .def(nb::init<>())
+      .def_rw("completion", &StreamOptions::completion)
+      .def_rw("previous_event", &StreamOptions::previous_event)
+      .def_rw("num_workers", &StreamOptions::num_workers);
+}
+
+void bind_dispatch_configs(nb::module_& m) {
+  nb::class_<DispatchConfig>(m, "DispatchConfig")
+      .def(nb::init<>())
+      .def_rw("x", &DispatchConfig::x)
+      .def_rw("scales", &DispatchConfig::scales)
+      .def_rw("topk_idx", &DispatchConfig::topk_idx)
+      .def_rw("topk_weights", &DispatchConfig::topk_weights)
+      .def_rw("is_token_in_rank", &DispatchConfig::is_token_in_rank)
+      .def_rw("recv_stats", &DispatchConfig::recv_stats)
+      .def_rw("num_experts", &DispatchConfig::num_experts)
+      .def_rw("layout", &DispatchConfig::layout)
+      .def_rw("expert_alignment", &DispatchConfig::expert_alignment)
+      .def_rw("padding", &DispatchConfig::padding)
+      .def_rw("num_worst_tokens", &DispatchConfig::num_worst_tokens)
+      .def_rw("stream", &DispatchConfig::stream);
+  nb::class_<CachedDispatchConfig> cached(m, "CachedDispatchConfig");
+  cached.def(nb::init<>())
+      .def_rw("x", &CachedDispatchConfig::x)
+      .def_rw("scales", &CachedDispatchConfig::scales)
+      .def_rw("topk_weights", &CachedDispatchConfig::topk_weights)
+      .def_rw("stream", &CachedDispatchConfig::stream);
+  bind_handle(cached);
+}
+
+}  // namespace
+
+void bind_config(nb::module_& m) {
+  bind_enums(m);
+  bind_buffer_config(m);
+  bind_dispatch_configs(m);
+  nb::class_<LayoutConfig>(m, "LayoutConfig")
+      .def(nb::init<>())
+      .def_rw("topk_idx", &LayoutConfig::topk_idx)
+      .def_rw("num_experts", &LayoutConfig::num_experts);
+  nb::class_<CombineConfig> combine(m, "CombineConfig");
+  combine.def(nb::init<>())
+      .def_rw("x", &CombineConfig::x)
+      .def_rw("topk_weights", &CombineConfig::topk_weights)
+      .def_rw("bias_0", &CombineConfig::bias_0)
+      .def_rw("bias_1", &CombineConfig::bias_1)
+      .def_rw("out", &CombineConfig::out)
+      .def_rw("stream", &CombineConfig::stream);
+  bind_handle(combine);
+}
+
+}  // namespace moelink::python
