@@ -1,0 +1,1 @@
+"""The `moelink` command: demo, bench and doctor."""

@@ -1,0 +1,120 @@
+"""Times one operation on one rank; between the calls, a memcpy of the same bytes is its floor."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A call to measure. `check` lists how a result differs from the reference (empty: equal)."""
+
+    name: str
+    call: Callable[[], Any]
+    check: Callable[[Any], list[str]]
+    num_bytes: int  # that this rank's results take, or that its combine reads
+
+
+@dataclass
+class RankTimes:
+    """One operation on one rank; travels to rank 0 as JSON."""
+
+    name: str
+    num_bytes: int
+    times_ns: list[int] = field(default_factory=list)
+    floor_ns: list[int] = field(default_factory=list)
+    mismatches: list[str] = field(default_factory=list)
+    stages_ns: dict[str, list[int]] = field(default_factory=dict)
+
+
+class MemcpyFloor:
+    """Copies a number of bytes between two buffers of this rank whose pages are in memory."""
+
+    def __init__(self, max_bytes: int):
+        self._source: NDArray[np.uint8] = np.ones(max_bytes, dtype=np.uint8)
+        self._target: NDArray[np.uint8] = np.zeros(max_bytes, dtype=np.uint8)
+        np.copyto(self._target, self._source)
+
+    def copy_ns(self, num_bytes: int) -> int:
+        source, target = self._source[:num_bytes], self._target[:num_bytes]
+        begin = time.perf_counter_ns()
+        np.copyto(target, source)
+        return time.perf_counter_ns() - begin
+
+
+def measure(
+    operation: Operation,
+    barrier: Callable[[], None],
+    floor: MemcpyFloor,
+    num_warmups: int,
+    num_iterations: int,
+) -> RankTimes:
+    """Collective. The first and the last call are checked in full, outside the measured time."""
+    times = RankTimes(operation.name, operation.num_bytes)
+    num_calls = num_warmups + num_iterations
+    for call_idx in range(num_calls):
+        barrier()
+        begin = time.perf_counter_ns()
+        result = operation.call()
+        elapsed_ns = time.perf_counter_ns() - begin
+        if call_idx in (0, num_calls - 1):
+            times.mismatches += [f"call {call_idx}: {text}" for text in operation.check(result)]
+        del result  # receive memory is free again before the next call
+        barrier()
+        copy_ns = floor.copy_ns(operation.num_bytes)
+        if call_idx >= num_warmups:
+            times.times_ns.append(elapsed_ns)
+            times.floor_ns.append(copy_ns)
+    return times
+
+
+class StageClock:
+    """Adds up, per stage, the time in which at least one thread of a rank is inside the stage."""
+
+    def __init__(self) -> None:
+        self._depth: dict[str, int] = defaultdict(int)
+        self._begin_ns: dict[str, int] = {}
+        self.totals_ns: dict[str, int] = defaultdict(int)
+
+    def __call__(self, event: Any) -> None:
+        """The hook: see moelink.set_trace_hook."""
+        if event.operation == "barrier":
+            return
+        stage = str(event.stage)
+        if event.point == "begin":
+            if self._depth[stage] == 0:
+                self._begin_ns[stage] = event.time_ns
+            self._depth[stage] += 1
+        elif self._depth[stage] > 0:  # else it began before this clock
+            self._depth[stage] -= 1
+            if self._depth[stage] == 0:
+                self.totals_ns[stage] += event.time_ns - self._begin_ns[stage]
+
+
+def measure_stages(
+    operation: Operation,
+    barrier: Callable[[], None],
+    set_clock: Callable[[int, StageClock | None], None],
+    rank: int,
+    num_iterations: int,
+) -> dict[str, list[int]]:
+    """Collective. Per stage, this rank's nanoseconds of each call."""
+    stages: dict[str, list[int]] = defaultdict(lambda: [0] * num_iterations)
+    for call_idx in range(num_iterations):
+        clock = StageClock()
+        barrier()
+        set_clock(rank, clock)
+        result = operation.call()
+        del result
+        barrier()  # stages that outlast the call belong to it
+        set_clock(rank, None)
+        for stage, total_ns in clock.totals_ns.items():
+            stages[stage][call_idx] = total_ns
+    return dict(stages)

@@ -1,0 +1,229 @@
+"""Command line of `moelink bench` and the checks that need no machine."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+from moelink.cli import exit_codes
+
+DTYPES = ("bf16", "fp16", "fp32", "fp8", "int8")
+LAYOUTS = ("compact", "expert-major")
+MODES = ("ht", "ll")
+BACKENDS = ("cpu", "cuda")
+DEFAULT_NUM_RANKS = 4
+
+ELEMENT_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp8": 1, "int8": 1}
+SCALE_BLOCK = 128  # channels that share one scale in fp8 and int8
+
+_EPILOG = (
+    """examples:
+  moelink bench                                  4 local ranks, BF16, compact
+  moelink bench --ranks 2 --tokens 16 --stages   where a small exchange spends
+  moelink bench --dtype fp8 --layout expert-major --alignment 128
+  moelink bench --ranks 8 --nodes 2 --json out.json
+
+  ranks of a launcher (leave --ranks out):
+  export MOELINK_SECRET=$(openssl rand -hex 32)
+  torchrun --nproc-per-node 4 -m moelink.cli.main bench
+  mpirun -n 4 -x MOELINK_SECRET moelink bench
+
+Times are those of the slowest rank. "floor" is the time in which all ranks at
+once copy the same number of bytes with memcpy, measured in the same run.
+
+"""
+    + exit_codes.HELP
+)
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What one run measures; travels to the ranks as JSON."""
+
+    mode: str = "ht"
+    backend: str = "cpu"
+    ranks: int | None = None  # None: the launcher's, or DEFAULT_NUM_RANKS
+    nodes: int = 1
+    tokens: int = 512
+    hidden: int = 2048
+    topk: int = 8
+    experts: int = 64
+    dtype: str = "bf16"
+    layout: str = "compact"
+    alignment: int = 1
+    workers: int = 0
+    iters: int = 20
+    warmup: int = 3
+    threads: bool = False
+    seed: int = 1
+    stages: bool = False
+    timeout: float = 60.0
+    json: str | None = None
+
+    @property
+    def row_bytes(self) -> int:
+        return self.hidden * ELEMENT_BYTES[self.dtype]
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="measure and check dispatch and combine",
+        description="Measures the operations of a buffer and checks their results bit for\n"
+        "bit against the plain NumPy reference.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_job_arguments(parser)
+    _add_shape_arguments(parser)
+    _add_run_arguments(parser)
+    parser.set_defaults(usage_error=parser.error)
+
+
+def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
+    job = parser.add_argument_group("who")
+    job.add_argument(
+        "--mode", choices=MODES, default="ht", help="high throughput or low latency (default: ht)"
+    )
+    job.add_argument("--backend", choices=BACKENDS, default="cpu", help="(default: cpu)")
+    job.add_argument(
+        "--ranks",
+        type=_positive,
+        metavar="N",
+        help="start N ranks on this machine; left out: the ranks that torchrun, mpirun or srun "
+        f"started, else {DEFAULT_NUM_RANKS}",
+    )
+    job.add_argument(
+        "--nodes",
+        type=_positive,
+        metavar="M",
+        default=1,
+        help="split the ranks into M emulated nodes (default: 1)",
+    )
+    job.add_argument(
+        "--threads", action="store_true", help="ranks are threads of one process, not processes"
+    )
+    job.add_argument(
+        "--workers",
+        type=_natural,
+        metavar="W",
+        default=0,
+        help="threads per operation and rank; 0: the cores that a rank can call its own "
+        "(default: 0)",
+    )
+
+
+def _add_shape_arguments(parser: argparse.ArgumentParser) -> None:
+    shape = parser.add_argument_group("what")
+    shape.add_argument(
+        "--tokens", type=_natural, metavar="T", default=512, help="per rank (default: 512)"
+    )
+    shape.add_argument(
+        "--hidden", type=_positive, metavar="H", default=2048, help="channels (default: 2048)"
+    )
+    shape.add_argument(
+        "--topk", type=_positive, metavar="K", default=8, help="experts per token (default: 8)"
+    )
+    shape.add_argument(
+        "--experts", type=_positive, metavar="E", default=64, help="over all ranks (default: 64)"
+    )
+    shape.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="bf16",
+        help="of the dispatched rows; fp8 and int8 carry a scale per 128 channels and are combined "
+        "in bf16 (default: bf16)",
+    )
+    shape.add_argument("--layout", choices=LAYOUTS, default="compact", help="(default: compact)")
+    shape.add_argument(
+        "--alignment",
+        type=_positive,
+        metavar="A",
+        default=1,
+        help="rows of an expert are rounded up to a multiple of A (default: 1)",
+    )
+    shape.add_argument(
+        "--seed", type=_natural, metavar="S", default=1, help="of inputs and routing (default: 1)"
+    )
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    run = parser.add_argument_group("how")
+    run.add_argument(
+        "--iters", type=_positive, metavar="I", default=20, help="measured calls (default: 20)"
+    )
+    run.add_argument(
+        "--warmup", type=_natural, metavar="I", default=3, help="calls before them (default: 3)"
+    )
+    run.add_argument(
+        "--stages", action="store_true", help="also time each stage (extra calls, with a hook)"
+    )
+    run.add_argument(
+        "--timeout",
+        type=_seconds,
+        metavar="S",
+        default=60.0,
+        help="longest wait for another rank, in seconds (default: 60)",
+    )
+    run.add_argument("--json", metavar="FILE", help="also write the results to FILE ('-': stdout)")
+
+
+def from_arguments(arguments: argparse.Namespace) -> BenchOptions:
+    """Options that are possible by themselves; leaves by SystemExit(2) with all that is wrong."""
+    names = BenchOptions.__dataclass_fields__
+    options = BenchOptions(**{name: getattr(arguments, name) for name in names})
+    problems = shape_problems(options, options.ranks)
+    if problems:
+        arguments.usage_error("; ".join(problems))
+    return options
+
+
+def shape_problems(options: BenchOptions, num_ranks: int | None) -> list[str]:
+    """What does not fit together; without a rank count only what does not depend on it."""
+    problems = []
+    if options.topk > options.experts:
+        problems.append(f"--topk {options.topk} is more than --experts {options.experts}")
+    if options.row_bytes % 16:
+        problems.append(
+            f"--hidden {options.hidden} with --dtype {options.dtype} makes rows of "
+            f"{options.row_bytes} bytes; they must be a multiple of 16"
+        )
+    if options.dtype in ("fp8", "int8") and options.hidden % SCALE_BLOCK:
+        problems.append(
+            f"--hidden {options.hidden} must be a multiple of {SCALE_BLOCK} for {options.dtype}"
+        )
+    if num_ranks is None:
+        return problems
+    if options.experts % num_ranks:
+        problems.append(f"--experts {options.experts} is not a multiple of {num_ranks} ranks")
+    if num_ranks % options.nodes:
+        problems.append(f"{num_ranks} ranks do not split evenly into --nodes {options.nodes}")
+    return problems
+
+
+def _positive(text: str) -> int:
+    value = _natural(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be at least 1, not 0")
+    return value
+
+
+def _natural(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a whole number, not {text!r}") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, not {value}")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, not {text!r}") from None
+    if not 0 < value <= 86_400:
+        raise argparse.ArgumentTypeError(f"must be more than 0 and at most 86400, not {text}")
+    return value

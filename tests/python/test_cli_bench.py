@@ -1,0 +1,137 @@
+"""`moelink bench` from start to end, with few tokens."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import moelink
+import numpy as np
+import pytest
+from moelink.cli import bench_expectation, exit_codes, launchers, main
+
+SMALL = ["--tokens", "9", "--hidden", "256", "--topk", "3", "--experts", "12", "--iters", "2"]
+OPERATIONS = [
+    "layout query",
+    "dispatch",
+    "cached dispatch",
+    "worst-case disp.",
+    "combine",
+    "combine, staged",
+]
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def run_bench(path: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    code = main.main(["bench", *SMALL, "--warmup", "1", "--json", str(path), *arguments])
+    return code, json.loads(path.read_text())
+
+
+def test_bench_of_processes_measures_and_verifies_every_operation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, document = run_bench(tmp_path / "out.json", "--ranks", "2")
+    assert code == exit_codes.OK
+    assert [row["operation"] for row in document["rows"]] == OPERATIONS
+    for row in document["rows"]:
+        assert row["verified"]
+        assert len(row["times_us"]) == 2
+        assert row["min_us"] <= row["median_us"] <= row["p99_us"]
+        assert row["bytes_total"] == sum(row["bytes_per_rank"]) > 0
+    assert len(document["memory_per_rank"]) == 2
+    last_line = capsys.readouterr().out.splitlines()[-1]
+    assert last_line.split()[-1] == "yes"
+
+
+@pytest.mark.parametrize("layout", ["compact", "expert-major"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32", "fp8", "int8"])
+def test_bench_verifies_every_type_in_both_layouts(dtype: str, layout: str, tmp_path: Path) -> None:
+    shape = ["--threads", "--ranks", "3", "--alignment", "4", "--layout", layout]
+    code, document = run_bench(tmp_path / "out.json", "--dtype", dtype, *shape)
+    assert code == exit_codes.OK
+    assert document["verified"]
+
+
+def test_bench_verifies_emulated_nodes(tmp_path: Path) -> None:
+    code, _ = run_bench(tmp_path / "out.json", "--threads", "--ranks", "4", "--nodes", "2")
+    assert code == exit_codes.OK
+
+
+def test_bench_accepts_ranks_without_tokens(tmp_path: Path) -> None:
+    code, _ = run_bench(tmp_path / "out.json", "--threads", "--ranks", "2", "--tokens", "0")
+    assert code == exit_codes.OK
+
+
+def test_bench_with_stages_times_those_of_dispatch_and_combine(tmp_path: Path) -> None:
+    _, document = run_bench(tmp_path / "out.json", "--ranks", "2", "--stages")
+    stages = {row["operation"]: set(row["stages_us"]) for row in document["rows"]}
+    assert "send" in stages["dispatch"]
+    assert "reduce" in stages["combine"]
+
+
+def test_bench_fails_when_a_single_bit_of_a_result_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    combine = moelink.Buffer.combine
+
+    def wrong_combine(self: moelink.Buffer, *arguments: Any, **keywords: Any) -> Any:
+        combined = combine(self, *arguments, **keywords)
+        if self.rank == 1:
+            combined.view(np.uint8)[5, 7] ^= 1
+        return combined
+
+    monkeypatch.setattr(moelink.Buffer, "combine", wrong_combine)
+    code, document = run_bench(tmp_path / "out.json", "--threads", "--ranks", "2")
+    assert code == exit_codes.VERIFICATION_FAILED
+    assert not document["verified"]
+    assert "rank 1: call 0: combined_x differs in 1 of 9 rows, first in row 5" in (
+        capsys.readouterr().err
+    )
+
+
+def test_bench_reports_a_failed_rank_as_a_runtime_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: Any, **keywords: Any) -> Any:
+        raise moelink.Error("no memory left", moelink.ErrorCode.SYSTEM)
+
+    monkeypatch.setattr(moelink.Buffer, "query_layout", refuse)
+    code = main.main(["bench", *SMALL, "--threads", "--ranks", "2", "--timeout", "5"])
+    assert code == exit_codes.RUNTIME
+    assert "failed: no memory left" in capsys.readouterr().err
+
+
+def test_json_to_standard_output_is_nothing_but_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main.main(["bench", *SMALL, "--threads", "--ranks", "2", "--json", "-"])
+    assert json.loads(capsys.readouterr().out)["verified"]
+
+
+def test_differences_tells_a_negative_zero_from_zero() -> None:
+    zeros = np.zeros((2, 4), np.float32)
+    assert bench_expectation.differences("x", zeros, zeros) == []
+    assert bench_expectation.differences("x", -zeros, zeros) != []
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"RANK": "1", "WORLD_SIZE": "4"}, "torchrun"),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"}, "mpirun (Open MPI)"),
+        ({"PMI_RANK": "1", "PMI_SIZE": "4"}, "mpirun (PMI)"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, "srun (Slurm)"),
+    ],
+)
+def test_launcher_is_recognised_by_its_variables(variables: dict[str, str], name: str) -> None:
+    assert launchers.detect_launcher(variables) == launchers.Launcher(name, 1, 4)
+
+
+def test_launcher_needs_both_of_its_variables() -> None:
+    assert launchers.detect_launcher({"RANK": "1"}) is None
