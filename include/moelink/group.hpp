@@ -26,12 +26,12 @@ struct GroupOptions {
 };
 
 struct RendezvousConfig {
-  Rank rank;
+  Rank rank{};
   int num_ranks = 1;
   std::string host = "127.0.0.1";  // where rank 0 listens
   std::uint16_t port = 0;
   // Shared by the job's ranks only; a joiner proves that it knows it without sending it.
-  std::string secret;
+  std::string secret{};
 };
 
 // A copyable handle; copies share one bootstrap. Collective calls must be made by one thread at a time.

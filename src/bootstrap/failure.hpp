@@ -1,6 +1,7 @@
 // Why a group of ranks can no longer exchange blobs, in words that hold on every rank.
 #pragma once
 
+#include <chrono>
 #include <string>
 #include <string_view>
 #include <vector>

@@ -3,8 +3,7 @@
 
 #include <sodium.h>
 
-#include <array>
-#include <cstdint>
+#include <cstddef>
 #include <deque>
 #include <memory>
 #include <optional>

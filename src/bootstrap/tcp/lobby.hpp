@@ -1,9 +1,12 @@
 // Rank 0's wait for the others: admits who proves the secret, turns away everybody else.
 #pragma once
 
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <string>
+#include <string_view>
 
 #include "base/deadline.hpp"
 #include "base/unique_fd.hpp"

@@ -1,8 +1,12 @@
 // A connection at rank 0 that has not proved yet that it may join.
 #pragma once
 
+#include <chrono>
+#include <cstddef>
+#include <functional>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/deadline.hpp"
 #include "base/unique_fd.hpp"
