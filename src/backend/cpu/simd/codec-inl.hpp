@@ -77,9 +77,11 @@ struct Pair {
 constexpr std::size_t kPairChannels = 2 * kLanes;
 
 // What every codec offers: `load` and `store` of kLanes channels in memory order, `load_pair` and
-// `store_pair` of kPairChannels, and `round`, which rounds to the type and back.
+// `store_pair` of kPairChannels, `round`, which rounds to the type and back, and `kReducePairs`:
+// how many pairs of each row a reduction sums at a time. More is faster but for code size.
 struct BFloat16 {
   static constexpr std::size_t kBytes = 2;
+  static constexpr std::size_t kReducePairs = 4;
 
   // In the upper half of each word; the lower half is rubbish.
   static HWY_INLINE Words upper_half(Floats value) {
@@ -120,6 +122,7 @@ struct BFloat16 {
 // does not treat NaN and infinity alike.
 struct Float16 {
   static constexpr std::size_t kBytes = 2;
+  static constexpr std::size_t kReducePairs = 1;
 
   // Of the lower half of each word; the upper half is 0.
   static HWY_INLINE Floats promote(Words half) {
@@ -176,6 +179,7 @@ struct Float16 {
 
 struct Float32 {
   static constexpr std::size_t kBytes = 4;
+  static constexpr std::size_t kReducePairs = 2;
 
   static HWY_INLINE Floats round(Floats value) { return value; }
 

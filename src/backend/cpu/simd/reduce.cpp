@@ -107,23 +107,30 @@ HWY_INLINE void store_sums(const Sums<kPairs>& sums, std::uint8_t* to) {
   }
 }
 
-// Reduces whole blocks from byte `begin` as long as they fit before `end`; returns where it
-// stopped.
-template <class Codec, std::size_t kLevels, std::size_t kPairs, StorePolicy kPolicy>
-std::size_t reduce_blocks(const ReduceJob& job, std::size_t begin, std::size_t end) {
+// Reduces as many whole blocks as the row has; returns where it stopped, in bytes.
+template <class Codec, std::size_t kLevels>
+std::size_t reduce_blocks(const ReduceJob& job, std::size_t bytes) {
+  constexpr std::size_t kPairs = Codec::kReducePairs;
   constexpr std::size_t kBytes = kPairs * kPairChannels * Codec::kBytes;
   auto* const out = static_cast<std::uint8_t*>(job.out);
-  std::size_t offset = begin;
-  for (; offset + kBytes <= end; offset += kBytes) {
+  const bool stream =
+      job.policy == StorePolicy::kStreaming && reinterpret_cast<std::uintptr_t>(job.out) % 64 == 0;
+  std::size_t offset = 0;
+  for (; offset + kBytes <= bytes; offset += kBytes) {
     BlockReader reader{offset};
-    store_sums<Codec, kPolicy>(sum_block<Codec, kLevels, kPairs>(job, reader), out + offset);
+    const Sums<kPairs> sums = sum_block<Codec, kLevels, kPairs>(job, reader);
+    if (stream) {
+      store_sums<Codec, StorePolicy::kStreaming>(sums, out + offset);
+    } else {
+      store_sums<Codec, StorePolicy::kCached>(sums, out + offset);
+    }
   }
   return offset;
 }
 
-// The last channels of the row, which do not fill a pair of vectors.
+// Channels that do not fill a block: at most a pair of vectors at a time.
 template <class Codec, std::size_t kLevels>
-void reduce_tail(const ReduceJob& job, std::size_t offset, std::size_t bytes) {
+void reduce_piece(const ReduceJob& job, std::size_t offset, std::size_t bytes) {
   TailReader<kPairChannels * Codec::kBytes> reader{offset, bytes};
   const Sums<1> sums = sum_block<Codec, kLevels, 1>(job, reader);
   store_sums<Codec, StorePolicy::kCached>(sums, reader.padded);
@@ -132,17 +139,11 @@ void reduce_tail(const ReduceJob& job, std::size_t offset, std::size_t bytes) {
 
 template <class Codec, std::size_t kLevels>
 void reduce_levels(const ReduceJob& job) {
-  constexpr std::size_t kPairs = 4;
+  constexpr std::size_t kPieceBytes = kPairChannels * Codec::kBytes;
   const std::size_t bytes = job.num_channels * Codec::kBytes;
-  const bool aligned = reinterpret_cast<std::uintptr_t>(job.out) % 64 == 0;
-  std::size_t offset = 0;
-  if (job.policy == StorePolicy::kStreaming && aligned) {
-    offset = reduce_blocks<Codec, kLevels, kPairs, StorePolicy::kStreaming>(job, 0, bytes);
-  } else {
-    offset = reduce_blocks<Codec, kLevels, kPairs, StorePolicy::kCached>(job, 0, bytes);
+  for (std::size_t at = reduce_blocks<Codec, kLevels>(job, bytes); at < bytes; at += kPieceBytes) {
+    reduce_piece<Codec, kLevels>(job, at, std::min(kPieceBytes, bytes - at));
   }
-  offset = reduce_blocks<Codec, kLevels, 1, StorePolicy::kCached>(job, offset, bytes);
-  if (offset < bytes) reduce_tail<Codec, kLevels>(job, offset, bytes - offset);
 }
 
 template <class Codec>

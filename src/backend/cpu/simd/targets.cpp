@@ -38,12 +38,17 @@ bool begins_with(std::string_view name, std::string_view prefix) {
          std::equal(prefix.begin(), prefix.end(), name.begin(), same);
 }
 
-std::int64_t target_named(std::string_view prefix) {
+// A whole name goes before a prefix: "avx3" is not "avx3_zen4".
+std::int64_t target_named(std::string_view text) {
   for (const std::int64_t target : all_targets()) {
-    if (begins_with(hwy::TargetName(target), prefix)) return target;
+    const std::string_view name = hwy::TargetName(target);
+    if (name.size() == text.size() && begins_with(name, text)) return target;
   }
-  if (begins_with("scalar", prefix) || begins_with("emu128", prefix)) return all_targets().back();
-  fail(ErrorCode::kInvalidArgument, "SIMD target '{}' (MOELINK_SIMD): expected one of {}", prefix,
+  for (const std::int64_t target : all_targets()) {
+    if (begins_with(hwy::TargetName(target), text)) return target;
+  }
+  if (begins_with("scalar", text) || begins_with("emu128", text)) return all_targets().back();
+  fail(ErrorCode::kInvalidArgument, "SIMD target '{}' (MOELINK_SIMD): expected one of {}", text,
        fmt::join(supported_targets(), ", "));
 }
 

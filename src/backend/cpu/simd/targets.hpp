@@ -10,9 +10,9 @@ namespace moelink::simd {
 // Compiled in and supported by this CPU, best first: {"AVX3_DL", "AVX3", "AVX2", ...}.
 std::vector<std::string> supported_targets();
 
-// Later calls of movers use the best supported target whose name begins with `highest` (in any
-// case), or the best of all for "". "scalar" and "emu128" mean the plainest target there is.
-// Throws Error(kInvalidArgument) for a name that no supported target has.
+// Later calls of movers use the supported target named `highest` (in any case), otherwise the best
+// one whose name begins so, which for "" is the best of all. "scalar" and "emu128" mean the
+// plainest target there is. Throws Error(kInvalidArgument) for a name that no supported target has.
 void limit_targets(std::string_view highest);
 
 // Applies MOELINK_SIMD once; every mover calls this first.
