@@ -1,0 +1,23 @@
+# CUDA as a second language, for the architectures that the kernels are written for.
+find_program(MOELINK_NVCC nvcc HINTS /usr/local/cuda/bin)
+mark_as_advanced(MOELINK_NVCC)
+if(MOELINK_NVCC AND NOT CMAKE_CUDA_COMPILER)
+  set(CMAKE_CUDA_COMPILER "${MOELINK_NVCC}")
+endif()
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 80 89 90a 100a)
+endif()
+enable_language(CUDA)
+if(MOELINK_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
+  set(CMAKE_CUDA_COMPILER_LAUNCHER "${MOELINK_CCACHE}")
+endif()
+# Older CMake does not know that nvcc has C++20.
+if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+  set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+  set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+endif()
+set(CMAKE_CUDA_STANDARD 20)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+target_compile_options(moelink_build_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;--fmad=false;
+    -Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Wconversion,-ffp-contract=off>)
