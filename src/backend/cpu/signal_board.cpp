@@ -11,6 +11,7 @@
 #include <string>
 
 #include "base/check.hpp"
+#include "base/pause.hpp"
 
 namespace moelink {
 namespace {
@@ -31,12 +32,6 @@ void futex_wait(std::uint32_t& word, std::uint32_t expected, std::chrono::nanose
 
 void futex_wake_all(std::uint32_t& word) {
   ::syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
-}
-
-void pause_core() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
 }
 
 }  // namespace
