@@ -6,6 +6,7 @@
 
 #include "moelink/config.hpp"
 #include "moelink/group.hpp"
+#include "moelink/low_latency.hpp"
 #include "moelink/results.hpp"
 #include "moelink/routing.hpp"
 
@@ -38,6 +39,25 @@ class Buffer {
   // ranks ascending, rounded once to nearest even. Expert-major rows of one rank are first summed for
   // k ascending and rounded. With several nodes, ranks are summed and rounded per node first.
   CombineResult combine(const CombineConfig& config);
+
+  // Low latency mode: fixed slots for M tokens per rank, one message per pair of ranks, no exchange of
+  // counts. At most two operations may be outstanding (sent, but not received). The first call of a new
+  // shape (M, H, K) opens an area in symmetric memory, collectively.
+  LowLatencyDispatchResult low_latency_dispatch(const LowLatencyDispatchConfig& config);
+  LowLatencyCombineResult low_latency_combine(const LowLatencyCombineConfig& config);
+  // The tensor that the next low latency operation can combine from (CombineInput::kNextArea): bfloat16,
+  // shaped as recv_x of the handle. Valid until that operation.
+  Tensor low_latency_combine_buffer(const std::shared_ptr<const LowLatencyRouting>& handle);
+  // Collective among unmasked ranks: ends the low latency mode's use of its area, with a barrier.
+  void clean_low_latency();
+  // Bytes of symmetric memory that the low latency mode takes for a shape.
+  static std::size_t low_latency_size_hint(int num_max_tokens_per_rank, std::int64_t hidden,
+                                           int num_ranks, int num_topk);
+
+  // Masks are local: a masked peer is sent nothing, and nothing is awaited from it.
+  void mask_rank(Rank rank);
+  void unmask_rank(Rank rank);
+  bool is_masked(Rank rank) const;
 
   // A tensor in symmetric memory: combine reads it in place, without a staging copy. Local.
   Tensor empty(DType dtype, std::initializer_list<std::int64_t> shape);

@@ -27,6 +27,12 @@ enum class Completion : std::uint8_t {
   kAsync,  // the call returns early; the result's event tells when they are
 };
 
+// What happens when a peer is lost (dies, gives up or is late).
+enum class Survival : std::uint8_t {
+  kRaise,  // the operation throws and the buffer is broken
+  kMask,   // the peer is masked, a warning is logged, and the operation goes on without it
+};
+
 struct BufferConfig {
   // Largest payload of one row in bytes; 0: any. Larger rows are refused with a clear error.
   std::size_t hidden_bytes = 0;
@@ -37,6 +43,7 @@ struct BufferConfig {
   int num_workers = 0;
   // Longest wait for a peer inside one operation; 0: the group's.
   std::chrono::milliseconds timeout{0};
+  Survival survival = Survival::kRaise;
 };
 
 // What each call may say about its execution.

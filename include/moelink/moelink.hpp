@@ -7,6 +7,7 @@
 #include "moelink/errors.hpp"
 #include "moelink/event.hpp"
 #include "moelink/group.hpp"
+#include "moelink/low_latency.hpp"
 #include "moelink/quantize.hpp"
 #include "moelink/results.hpp"
 #include "moelink/routing.hpp"

@@ -4,12 +4,19 @@
 #include "api/validate.hpp"
 #include "backend/backend.hpp"
 #include "backend/cpu/route.hpp"
+#include "backend/routing_state.hpp"
+#include "protocol/low_latency_layout.hpp"
 
 namespace moelink {
 namespace {
 
 HandleOrigin origin_of(const Backend& backend, const std::shared_ptr<const Routing>& handle) {
-  return handle && backend.owns(*handle) ? HandleOrigin::kOwn : HandleOrigin::kForeign;
+  return handle && backend.owns(handle->state().owner) ? HandleOrigin::kOwn : HandleOrigin::kForeign;
+}
+
+HandleOrigin origin_of(const Backend& backend,
+                       const std::shared_ptr<const LowLatencyRouting>& handle) {
+  return handle && backend.owns(handle->owner) ? HandleOrigin::kOwn : HandleOrigin::kForeign;
 }
 
 }  // namespace
@@ -43,6 +50,45 @@ DispatchResult Buffer::dispatch(const CachedDispatchConfig& config) {
 CombineResult Buffer::combine(const CombineConfig& config) {
   validate(config, origin_of(*backend_, config.handle), group_);
   return backend_->combine(config);
+}
+
+LowLatencyDispatchResult Buffer::low_latency_dispatch(const LowLatencyDispatchConfig& config) {
+  validate(config, config_, group_);
+  return backend_->low_latency_dispatch(config);
+}
+
+LowLatencyCombineResult Buffer::low_latency_combine(const LowLatencyCombineConfig& config) {
+  validate(config, origin_of(*backend_, config.handle), group_);
+  return backend_->low_latency_combine(config);
+}
+
+Tensor Buffer::low_latency_combine_buffer(const std::shared_ptr<const LowLatencyRouting>& handle) {
+  validate_handle(handle, origin_of(*backend_, handle), group_);
+  return backend_->low_latency_combine_buffer(*handle);
+}
+
+void Buffer::clean_low_latency() { backend_->clean_low_latency(); }
+
+std::size_t Buffer::low_latency_size_hint(int num_max_tokens_per_rank, std::int64_t hidden,
+                                          int num_ranks, int num_topk) {
+  const LowLatencyArea area{num_ranks, num_max_tokens_per_rank, num_topk,
+                            static_cast<std::size_t>(hidden)};
+  return area.total_bytes();
+}
+
+void Buffer::mask_rank(Rank rank) {
+  validate_peer(rank, group_);
+  backend_->set_mask(rank, Mask::kSet);
+}
+
+void Buffer::unmask_rank(Rank rank) {
+  validate_peer(rank, group_);
+  backend_->set_mask(rank, Mask::kClear);
+}
+
+bool Buffer::is_masked(Rank rank) const {
+  validate_peer(rank, group_);
+  return backend_->is_masked(rank);
 }
 
 Tensor Buffer::empty(DType dtype, std::initializer_list<std::int64_t> shape) {

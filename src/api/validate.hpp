@@ -3,6 +3,7 @@
 
 #include "moelink/config.hpp"
 #include "moelink/group.hpp"
+#include "moelink/low_latency.hpp"
 
 namespace moelink {
 
@@ -14,5 +15,13 @@ enum class HandleOrigin { kOwn, kForeign };
 void validate(const CachedDispatchConfig& config, HandleOrigin origin, const BufferConfig& buffer,
               const Group& group);
 void validate(const CombineConfig& config, HandleOrigin origin, const Group& group);
+
+void validate(const LowLatencyDispatchConfig& config, const BufferConfig& buffer,
+              const Group& group);
+void validate(const LowLatencyCombineConfig& config, HandleOrigin origin, const Group& group);
+void validate_handle(const std::shared_ptr<const LowLatencyRouting>& handle, HandleOrigin origin,
+                     const Group& group);
+// A rank other than this one.
+void validate_peer(Rank peer, const Group& group);
 
 }  // namespace moelink

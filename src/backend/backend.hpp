@@ -6,10 +6,13 @@
 
 #include "moelink/config.hpp"
 #include "moelink/group.hpp"
+#include "moelink/low_latency.hpp"
 #include "moelink/results.hpp"
 #include "moelink/routing.hpp"
 
 namespace moelink {
+
+enum class Mask { kClear, kSet };
 
 // Operations are collective and ordered; see moelink/buffer.hpp for their contracts. Arguments have
 // passed the checks that need no peer; a backend checks what only the exchange can show.
@@ -20,13 +23,20 @@ class Backend {
   virtual DispatchResult dispatch(const DispatchConfig& config) = 0;
   virtual DispatchResult dispatch(const CachedDispatchConfig& config) = 0;
   virtual CombineResult combine(const CombineConfig& config) = 0;
+  virtual LowLatencyDispatchResult low_latency_dispatch(const LowLatencyDispatchConfig& config) = 0;
+  virtual LowLatencyCombineResult low_latency_combine(const LowLatencyCombineConfig& config) = 0;
+  virtual Tensor low_latency_combine_buffer(const LowLatencyRouting& handle) = 0;
+  virtual void clean_low_latency() = 0;
+  virtual void set_mask(Rank rank, Mask mask) = 0;
+  virtual bool is_masked(Rank rank) const = 0;
   virtual Tensor empty(DType dtype, std::initializer_list<std::int64_t> shape) = 0;
   virtual void barrier() = 0;
 
   // Collective and idempotent: waits for the peers, then gives up the memory.
   virtual void close() = 0;
 
-  virtual bool owns(const Routing& handle) const = 0;
+  // Whether a handle with this owner id was made here.
+  virtual bool owns(std::uint64_t owner) const = 0;
   virtual MemoryStatistics memory_statistics() const = 0;
 };
 

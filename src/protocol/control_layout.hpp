@@ -79,15 +79,25 @@ struct ControlLayout {
     const std::size_t slot = half * static_cast<std::size_t>(num_ranks) + source.index();
     return exchanges_offset() + slot * exchange_bytes();
   }
+  // One byte per rank: whether `source` has masked it.
+  MOELINK_HD constexpr std::size_t mask_offset(Epoch epoch, Rank source, Rank rank) const {
+    const auto ranks = static_cast<std::size_t>(num_ranks);
+    const std::size_t half = epoch.value() % kNumExchangeHalves;
+    return masks_offset() + (half * ranks + source.index()) * ranks + rank.index();
+  }
   MOELINK_HD constexpr std::size_t total_bytes() const {
     const auto ranks = static_cast<std::size_t>(num_ranks);
-    return exchanges_offset() + kNumExchangeHalves * ranks * exchange_bytes();
+    return align_up(masks_offset() + kNumExchangeHalves * ranks * ranks, kLine);
   }
 
  private:
   MOELINK_HD constexpr std::size_t exchanges_offset() const {
     const auto ranks = static_cast<std::size_t>(num_ranks);
     return signals_offset() + kNumSignalChannels * ranks * kLine;
+  }
+  MOELINK_HD constexpr std::size_t masks_offset() const {
+    const auto ranks = static_cast<std::size_t>(num_ranks);
+    return exchanges_offset() + kNumExchangeHalves * ranks * exchange_bytes();
   }
   MOELINK_HD constexpr std::size_t exchange_bytes() const {
     const std::size_t counts = CountMatrix::row_length(num_ranks, max_num_experts);

@@ -31,6 +31,19 @@ struct ExpertMap {
   }
 };
 
+// True if selection `k` of a token is the first of its list that leads to its rank: the one for which
+// the token is sent. `id_at(k)` gives the token's global ids, kNoExpert where nothing is selected.
+template <class IdAt>
+MOELINK_HD constexpr bool is_first_for_rank(const ExpertMap& map, const IdAt& id_at, int k) {
+  if (id_at(k) == kNoExpert) return false;
+  const Rank owner = map.owner(Expert(static_cast<std::int32_t>(id_at(k))));
+  for (int earlier = 0; earlier < k; ++earlier) {
+    if (id_at(earlier) == kNoExpert) continue;
+    if (map.owner(Expert(static_cast<std::int32_t>(id_at(earlier)))) == owner) return false;
+  }
+  return true;
+}
+
 // The id that the receiver sees: local to `owner`, or kNoExpert if the expert lives elsewhere.
 template <class Index>
 MOELINK_HD constexpr Index localize(const ExpertMap& map, Index id, Rank owner) {

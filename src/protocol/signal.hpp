@@ -16,9 +16,12 @@ enum class SignalChannel {
   kDelivered,  // the source's rows are in this rank's receive block
   kStaged,     // progress: chunks of rows that the source has staged for this rank
   kConsumed,   // progress: chunks that the source has read from this rank
+  kMasksPublished,  // progress: round of the agreement on masks
+  kLowLatencySent,      // the source's low latency message of this epoch is complete
+  kLowLatencyReceived,  // the source has read this rank's low latency message of this epoch
 };
 
-inline constexpr int kNumSignalChannels = 4;
+inline constexpr int kNumSignalChannels = 7;
 
 // Words grow for ever: the epoch in the upper bits, progress inside the operation in the lower ones. A
 // wait is over once the word has reached its value, so a word is never reset.

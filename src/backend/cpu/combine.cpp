@@ -108,6 +108,8 @@ void CombineOperation::find_sources(const Exchange& exchange) {
     const ExchangeBlock& block = exchange.of(rank);
     std::byte* const region = context_.control->memory().region(rank);
     Source& source = sources_[rank.index()];
+    source.lost = !exchange.present[rank.index()];
+    if (source.lost) continue;
     source.kind = block.source;
     source.rows = region + block.spans[0].offset;
     source.weights = reinterpret_cast<const float*>(region + block.spans[1].offset);
@@ -151,8 +153,10 @@ void CombineOperation::await_chunk(std::uint32_t chunk) {
   if (chunk == 0) return;  // staged before the exchange
   for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
     if (reads_in_place(rank)) continue;
-    context_.signals->wait(rank, SignalChannel::kStaged, SignalValue::of(epoch_, chunk),
-                           context_.wait_context(Operation::kCombine, Stage::kReduce));
+    const bool staged =
+        context_.signals->wait(rank, SignalChannel::kStaged, SignalValue::of(epoch_, chunk),
+                               context_.wait_context(Operation::kCombine, Stage::kReduce));
+    if (!staged) sources_[rank.index()].lost = true;
   }
 }
 
@@ -160,7 +164,7 @@ void CombineOperation::list_pulls(std::int64_t token, std::vector<Pull>& pulls) 
   pulls.clear();
   const std::int32_t* sent = state_.send_row.data() + token * state_.num_ranks;
   for (Rank rank(0); rank.value() < state_.num_ranks; rank = rank.next()) {
-    if (sent[rank.index()] == kNoRow) continue;
+    if (sent[rank.index()] == kNoRow || sources_[rank.index()].lost) continue;
     if (state_.layout == Layout::kCompact || !reads_in_place(rank)) {
       pulls.push_back(Pull{rank, 0, Row(sent[rank.index()])});
       continue;
@@ -218,12 +222,12 @@ void CombineOperation::reduce_weights(std::int64_t token) const {
     if (state_.layout == Layout::kExpertMajor) {
       const auto selection = static_cast<std::size_t>(token * num_topk + k);
       const std::int32_t owner = state_.topk_owner[selection];
-      if (owner < 0) continue;
+      if (owner < 0 || sources_[static_cast<std::size_t>(owner)].lost) continue;
       out[k] = sources_[static_cast<std::size_t>(owner)].weights[state_.expert_row[selection]];
       continue;
     }
     for (int rank = 0; rank < state_.num_ranks; ++rank) {
-      if (sent[rank] == kNoRow) continue;
+      if (sent[rank] == kNoRow || sources_[static_cast<std::size_t>(rank)].lost) continue;
       out[k] += sources_[static_cast<std::size_t>(rank)].weights[sent[rank] * num_topk + k];
     }
   }
@@ -243,7 +247,7 @@ void CombineOperation::release_chunk(std::uint32_t chunk) {
   const bool last = chunk + 1 == num_chunks_;
   const bool slot_is_reused = chunk + kNumStagingSlots < num_chunks_;
   for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
-    if (rank == context_.rank) continue;
+    if (rank == context_.rank || sources_[rank.index()].lost) continue;
     if (reads_in_place(rank) ? last : slot_is_reused) {
       context_.signals->put(rank, SignalChannel::kConsumed, SignalValue::of(epoch_, chunk + 1));
     }

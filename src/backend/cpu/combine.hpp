@@ -33,6 +33,7 @@ class CombineOperation {
     std::size_t slot_stride_bytes = 0;    // kStaged: distance of the slots
     std::int64_t chunk_first_row = 0;     // kStaged: compact row at the start of the slot
     const float* weights = nullptr;
+    bool lost = false;  // masked: contributes nothing
   };
 
   ExchangeBlock describe_call();

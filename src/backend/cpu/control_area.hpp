@@ -39,6 +39,11 @@ class ControlArea {
     return at<std::int32_t>(owner, offset);
   }
 
+  // Whether `source` has masked `rank`, as `owner` learns it in `epoch`.
+  std::atomic_ref<std::uint8_t> mask_flag(Rank owner, Epoch epoch, Rank source, Rank rank) const {
+    return std::atomic_ref(*at<std::uint8_t>(owner, layout_.mask_offset(epoch, source, rank)));
+  }
+
   // Publishes why this rank gives up and the first operation that it leaves undone; the first call
   // counts.
   void raise_fault(const std::string& reason, Epoch first_missed) const;

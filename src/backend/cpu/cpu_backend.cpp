@@ -150,8 +150,6 @@ void CpuBackend::close() {
   context_->control->memory().announce_departure();
 }
 
-bool CpuBackend::owns(const Routing& handle) const { return handle.state().owner == context_->id; }
-
 MemoryStatistics CpuBackend::memory_statistics() const {
   const ArenaStatistics arena = context_->arena->statistics();
   MemoryStatistics statistics;

@@ -9,6 +9,7 @@
 #include "backend/cpu/combine.hpp"
 #include "backend/cpu/cpu_context.hpp"
 #include "backend/cpu/dispatch.hpp"
+#include "backend/cpu/low_latency/low_latency_context.hpp"
 
 namespace moelink {
 
@@ -23,12 +24,20 @@ class CpuBackend final : public Backend {
   Tensor empty(DType dtype, std::initializer_list<std::int64_t> shape) override;
   void barrier() override;
   void close() override;
-  bool owns(const Routing& handle) const override;
+  LowLatencyDispatchResult low_latency_dispatch(const LowLatencyDispatchConfig& config) override;
+  LowLatencyCombineResult low_latency_combine(const LowLatencyCombineConfig& config) override;
+  Tensor low_latency_combine_buffer(const LowLatencyRouting& handle) override;
+  void clean_low_latency() override;
+  void set_mask(Rank rank, Mask mask) override;
+  bool is_masked(Rank rank) const override;
+  bool owns(std::uint64_t owner) const override { return owner == context_->id; }
   MemoryStatistics memory_statistics() const override;
 
  private:
   DispatchResult run_dispatch(const std::shared_ptr<DispatchOperation>& operation,
                               std::shared_ptr<const Routing> handle, const StreamOptions& options);
+  template <class LowLatencyOperation, class Config>
+  auto run_low_latency(Operation kind, const Config& config);
   // Runs a step of an operation. A failure that leaves the ranks out of step breaks the buffer: it is
   // told to the peers, and all later operations fail with it.
   void guarded(Operation operation, const std::function<void()>& step);
@@ -39,7 +48,10 @@ class CpuBackend final : public Backend {
   std::mutex phase_mutex_;
   Phase phase_ = Phase::kOpen;
   std::string broken_reason_;
-  std::unique_ptr<CpuContext> context_;
+  // Hooks look whether it still exists: they may be called after the buffer has gone.
+  std::shared_ptr<CpuBackend*> self_ = std::make_shared<CpuBackend*>(this);
+  LowLatencyContext low_latency_;
+  std::unique_ptr<CpuContext> context_;  // last: its stream finishes before the rest goes
 };
 
 }  // namespace moelink

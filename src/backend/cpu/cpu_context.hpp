@@ -25,6 +25,7 @@ struct CpuContext {
   Rank rank;
   Topology topology;
   std::chrono::milliseconds timeout{0};
+  Survival survival = Survival::kRaise;
   int num_workers = 1;
 
   std::shared_ptr<ControlArea> control;
@@ -38,6 +39,8 @@ struct CpuContext {
   std::size_t expected_bytes = 0;   // what the next dispatch will probably need
   // Staging areas of the last operation. Peers may still read them until all have begun the next one.
   std::vector<std::shared_ptr<void>> retired;
+  // Memory that a masked rank might still write.
+  std::vector<std::shared_ptr<void>> quarantine;
 
   std::atomic<std::uint64_t> num_window_misses{0};
   std::atomic<std::uint64_t> num_staged_combines{0};

@@ -161,6 +161,7 @@ void DispatchOperation::begin() {
         const bool exact = block.max_rows == kUnlimitedRows;
         state_->max_rows_of_rank.push_back(exact ? 0 : static_cast<std::int64_t>(block.max_rows));
       }
+      leave_out_ranks(exchange.present, *state_);
       check_worst_rows();
       plan_receive(context_.rank, *state_);
       place_tokens(inputs_.topk, context_.rank, *state_);
@@ -206,6 +207,8 @@ void DispatchOperation::choose_targets(const Exchange& exchange) {
   targets_.resize(exchange.blocks.size());
   ArenaSpan own;
   for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
+    if (!exchange.present[rank.index()]) continue;
+    targets_[rank.index()].present = true;
     const ArenaSpan span = offered_span(exchange.of(rank), rank);
     if (rank == context_.rank) own = span;
     const ReceiveLayout layout = layout_of(rank);

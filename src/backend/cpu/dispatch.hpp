@@ -56,7 +56,8 @@ class DispatchOperation {
  private:
   // Where one destination takes the parts of a row.
   struct Target {
-    std::byte* parts[kNumReceiveParts];
+    std::byte* parts[kNumReceiveParts] = {};
+    bool present = false;  // false: the rank is masked
     std::byte* part(ReceivePart which) const { return parts[static_cast<std::size_t>(which)]; }
   };
 
@@ -77,6 +78,8 @@ class DispatchOperation {
                    std::vector<void*>& rows) const;
   void clear_rows(ReceivePart part, IndexRange rows, std::size_t row_bytes, std::byte value) const;
   void fill_unused_rows() const;
+  // Zeroes the rows of a rank that was lost; their ids become -1.
+  void clear_rows_of(Rank source) const;
   std::int64_t fill_group_gaps() const;  // returns the end of the last group
   void add_statistics() const;
   Tensor part_tensor(ReceivePart part, DType dtype, std::int64_t rows, std::int64_t columns) const;

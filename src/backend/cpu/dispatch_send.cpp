@@ -38,8 +38,15 @@ void DispatchOperation::finish() {
   }
   const TraceScope scope(operation_, Stage::kReceive, context_.rank);
   fill_unused_rows();
-  context_.signals->wait_all(SignalChannel::kDelivered, done,
-                             context_.wait_context(operation_, Stage::kReceive));
+  for (Rank source(0); source.value() < context_.num_ranks(); source = source.next()) {
+    const bool delivered =
+        context_.signals->wait(source, SignalChannel::kDelivered, done,
+                               context_.wait_context(operation_, Stage::kReceive));
+    if (delivered) continue;
+    clear_rows_of(source);
+    // A rank that is late but alive may still write here: the memory is not used again.
+    context_.quarantine.insert(context_.quarantine.end(), parts_.begin(), parts_.end());
+  }
   context_.completed = epoch_;
   add_statistics();
   if (!cached()) {
@@ -59,7 +66,7 @@ void DispatchOperation::gather_rows(std::int64_t token, ReceivePart part, std::s
   rows.clear();
   const auto place = [&](std::int32_t rank, std::int32_t row) {
     const Target& target = targets_[static_cast<std::size_t>(rank)];
-    rows.push_back(target.part(part) + static_cast<std::size_t>(row) * row_bytes);
+    if (target.present) rows.push_back(target.part(part) + static_cast<std::size_t>(row) * row_bytes);
   };
   if (state_->layout == Layout::kCompact) {
     const std::int32_t* sent = state_->send_row.data() + token * state_->num_ranks;
@@ -104,7 +111,7 @@ void DispatchOperation::send_metadata(std::int64_t token, Rank destination,
                                       const Target& target) const {
   const std::int32_t row =
       state_->send_row[static_cast<std::size_t>(token * state_->num_ranks + destination.value())];
-  if (row == kNoRow) return;
+  if (row == kNoRow || !target.present) return;
   if (state_->layout == Layout::kCompact) send_topk(token, destination, row, target);
   if (cached()) return;
   auto* sources = reinterpret_cast<std::int32_t*>(target.part(ReceivePart::kSourceToken));
@@ -149,6 +156,7 @@ void DispatchOperation::send_expert_weights(std::int64_t token) const {
     const auto selection = static_cast<std::size_t>(i);
     if (state_->topk_owner[selection] < 0) continue;
     const Target& target = targets_[static_cast<std::size_t>(state_->topk_owner[selection])];
+    if (!target.present) continue;
     auto* weights = reinterpret_cast<float*>(target.part(ReceivePart::kTopkWeights));
     weights[state_->expert_row[selection]] = inputs_.topk_weights->as<float>()[i];
   }
@@ -170,6 +178,40 @@ void DispatchOperation::fill_unused_rows() const {
   clear_rows(ReceivePart::kTopkWeights, tail, per_row * shape_.weight_bytes, std::byte{0});
   if (compact) {  // all bytes 0xff: -1
     clear_rows(ReceivePart::kTopkIdx, tail, per_row * shape_.index_bytes, std::byte{0xff});
+  }
+}
+
+void DispatchOperation::clear_rows_of(Rank source) const {
+  const CountMatrix counts = state_->count_matrix();
+  const auto clear = [this](IndexRange rows) {
+    const bool compact = state_->layout == Layout::kCompact;
+    const std::size_t per_row = compact ? shape_.num_topk : 1;
+    clear_rows(ReceivePart::kPayload, rows, shape_.row_bytes, std::byte{0});
+    clear_rows(ReceivePart::kScales, rows, shape_.scale_bytes, std::byte{0});
+    clear_rows(ReceivePart::kTopkWeights, rows, per_row * shape_.weight_bytes, std::byte{0});
+    if (compact) {
+      clear_rows(ReceivePart::kTopkIdx, rows, per_row * shape_.index_bytes, std::byte{0xff});
+    }
+  };
+  const std::int64_t begin = compact_start(counts, source, context_.rank).value();
+  const IndexRange tokens{begin, begin + counts.tokens(source, context_.rank)};
+  if (!cached()) {  // combine reads these: they must lead nowhere
+    const std::size_t list_bytes = shape_.num_topk * sizeof(std::int32_t);
+    const bool compact = state_->layout == Layout::kCompact;
+    clear_rows(ReceivePart::kSourceToken, tokens, sizeof(std::int32_t), std::byte{0});
+    clear_rows(ReceivePart::kExpertRow, tokens, compact ? 0 : list_bytes, std::byte{0xff});
+  }
+  if (state_->layout == Layout::kCompact) {
+    clear(tokens);
+    return;
+  }
+  const ExpertMap map = state_->expert_map();
+  std::vector<std::int64_t> starts(static_cast<std::size_t>(map.experts_per_rank));
+  expert_group_starts(counts, map, context_.rank, state_->expert_alignment, starts.data());
+  for (LocalExpert local(0); local.value() < map.experts_per_rank; local = local.next()) {
+    const Expert expert = map.global(context_.rank, local);
+    const std::int64_t first = starts[local.index()] + counts.selections_before(source, expert);
+    clear(IndexRange{first, first + counts.selections(source, expert)});
   }
 }
 

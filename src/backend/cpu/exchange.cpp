@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "backend/cpu/mask_agreement.hpp"
 #include "base/check.hpp"
 #include "base/trace_scope.hpp"
 
@@ -23,19 +24,22 @@ std::string value_text(DigestField field, std::int64_t value) {
   return std::to_string(value);
 }
 
-// Rank 0's call is the yardstick, so that all ranks find the same differences.
+// The lowest rank's call is the yardstick, so that all ranks find the same differences.
 void check_same_call(const Exchange& exchange, Operation operation, Rank self) {
   Violations violations(fmt::format("{} (rank {}): the ranks' calls differ",
                                     operation_name(operation), self.value()));
-  const CallDigest& reference = exchange.blocks.front().digest;
-  for (std::size_t rank = 1; rank < exchange.blocks.size(); ++rank) {
+  const auto yardstick = static_cast<std::size_t>(
+      std::ranges::find(exchange.present, true) - exchange.present.begin());
+  const CallDigest& reference = exchange.blocks[yardstick].digest;
+  for (std::size_t rank = yardstick + 1; rank < exchange.blocks.size(); ++rank) {
+    if (!exchange.present[rank]) continue;
     const CallDigest& other = exchange.blocks[rank].digest;
     for (std::size_t i = reference.first_difference(other); i < kNumDigestFields;
          i = reference.first_difference(other, i + 1)) {
       const auto field = static_cast<DigestField>(i);
-      violations.require(false, "{} is {} on rank {} but {} on rank 0", kDigestFieldNames[i],
+      violations.require(false, "{} is {} on rank {} but {} on rank {}", kDigestFieldNames[i],
                          value_text(field, other.values[i]), rank,
-                         value_text(field, reference.values[i]));
+                         value_text(field, reference.values[i]), yardstick);
     }
   }
   violations.throw_if_any();
@@ -49,7 +53,9 @@ Exchange exchange_calls(CpuContext& context, Operation operation, const Exchange
   const ControlArea& control = *context.control;
   context.epoch = context.epoch.next();
   const Epoch epoch = context.epoch;
+  RankMasks& masks = context.signals->masks();
   for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
+    if (masks.is_masked(peer)) continue;
     control.exchange(peer, epoch, context.rank) = mine;
     std::ranges::copy(count_row, control.count_row(peer, epoch, context.rank));
   }
@@ -59,6 +65,7 @@ Exchange exchange_calls(CpuContext& context, Operation operation, const Exchange
   context.signals->wait_all(SignalChannel::kExchanged, done, wait_context);
   // Blocks of a rank that has given up since offer memory that it may have put to other uses.
   context.signals->check_faults(epoch, wait_context);
+  if (context.survival == Survival::kMask) agree_on_masks(context, operation);
   context.retired.clear();
 
   Exchange exchange;
@@ -66,6 +73,13 @@ Exchange exchange_calls(CpuContext& context, Operation operation, const Exchange
   exchange.blocks.reserve(num_ranks);
   exchange.counts.reserve(num_ranks * count_row.size());
   for (Rank source(0); source.value() < context.num_ranks(); source = source.next()) {
+    const bool present = !masks.is_masked(source);
+    exchange.present.push_back(present);
+    if (!present) {  // sends nothing, receives nothing
+      exchange.blocks.emplace_back();
+      exchange.counts.insert(exchange.counts.end(), count_row.size(), 0);
+      continue;
+    }
     exchange.blocks.push_back(control.exchange(context.rank, epoch, source));
     const std::int32_t* row = control.count_row(context.rank, epoch, source);
     exchange.counts.insert(exchange.counts.end(), row, row + count_row.size());

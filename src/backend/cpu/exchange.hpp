@@ -13,6 +13,7 @@ namespace moelink {
 // What all ranks published, by rank; copied, so that it outlives the operation.
 struct Exchange {
   std::vector<ExchangeBlock> blocks;
+  std::vector<bool> present;         // false: masked, the block and the counts are zero
   std::vector<std::int32_t> counts;  // see CountMatrix; empty if no counts were published
 
   const ExchangeBlock& of(Rank rank) const { return blocks[rank.index()]; }

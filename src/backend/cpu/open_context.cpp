@@ -129,6 +129,7 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
   context->id = next_context_id();
   context->rank = group.rank();
   context->topology = group.topology();
+  context->survival = config.survival;
   context->num_workers = config.num_workers;
   if (context->num_workers == 0) context->num_workers = environment().num_workers;
   if (context->num_workers == 0) {
@@ -137,7 +138,7 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
   context->arena = Arena::make(memory, control_bytes, capacity);
   context->results = make_result_arena(capacity, deadline);
   context->control = std::make_shared<ControlArea>(std::move(memory), layout);
-  context->signals = std::make_unique<SignalBoard>(context->control, num_cores);
+  context->signals = std::make_unique<SignalBoard>(context->control, num_cores, config.survival);
   return context;
 }
 

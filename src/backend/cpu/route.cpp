@@ -61,6 +61,17 @@ std::vector<std::int32_t> route_tokens(const TopkList& topk, const std::uint8_t*
   return counts;
 }
 
+void leave_out_ranks(const std::vector<bool>& present, RoutingState& state) {
+  if (std::ranges::find(present, false) == present.end()) return;
+  auto* const sent = state.is_token_in_rank.view.as<std::uint8_t>();
+  for (std::int64_t i = 0; i < state.is_token_in_rank.view.num_elements(); ++i) {
+    if (!present[static_cast<std::size_t>(i % state.num_ranks)]) sent[i] = 0;
+  }
+  for (std::int32_t& owner : state.topk_owner) {
+    if (owner >= 0 && !present[static_cast<std::size_t>(owner)]) owner = -1;
+  }
+}
+
 void place_tokens(const TopkList& topk, Rank rank, RoutingState& state) {
   const CountMatrix counts = state.count_matrix();
   const auto num_ranks = static_cast<std::size_t>(state.num_ranks);

@@ -38,6 +38,9 @@ class TopkList {
 std::vector<std::int32_t> route_tokens(const TopkList& topk, const std::uint8_t* mask, Rank rank,
                                        RoutingState& state);
 
+// Takes back the tokens that route_tokens meant for ranks which are not present.
+void leave_out_ranks(const std::vector<bool>& present, RoutingState& state);
+
 // Fills send_row and expert_row from the count matrix.
 void place_tokens(const TopkList& topk, Rank rank, RoutingState& state);
 

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "base/check.hpp"
+#include "base/log.hpp"
 #include "base/pause.hpp"
 
 namespace moelink {
@@ -34,10 +35,16 @@ void futex_wake_all(std::uint32_t& word) {
   ::syscall(SYS_futex, &word, FUTEX_WAKE, INT_MAX, nullptr, nullptr, 0);
 }
 
+bool is_low_latency(SignalChannel channel) {
+  return channel == SignalChannel::kLowLatencySent || channel == SignalChannel::kLowLatencyReceived;
+}
+
 }  // namespace
 
-SignalBoard::SignalBoard(std::shared_ptr<ControlArea> control, int num_cores)
+SignalBoard::SignalBoard(std::shared_ptr<ControlArea> control, int num_cores, Survival survival)
     : control_(std::move(control)),
+      masks_(control_->num_ranks()),
+      survival_(survival),
       num_spins_(control_->num_ranks() <= num_cores ? kSpinsWithOwnCore : -kYieldsWithSharedCore) {}
 
 void SignalBoard::put(Rank peer, SignalChannel channel, SignalValue value) {
@@ -48,7 +55,7 @@ void SignalBoard::put(Rank peer, SignalChannel channel, SignalValue value) {
 
 void SignalBoard::put_all(SignalChannel channel, SignalValue value) {
   for (Rank peer(0); peer.value() < control_->num_ranks(); peer = peer.next()) {
-    if (peer != control_->rank()) put(peer, channel, value);
+    if (peer != control_->rank() && !masks_.is_masked(peer)) put(peer, channel, value);
   }
 }
 
@@ -66,20 +73,33 @@ bool SignalBoard::reached(Rank peer, SignalChannel channel, SignalValue value) c
   return value.reached_by(word.load(std::memory_order_acquire));
 }
 
-void SignalBoard::wait(Rank peer, SignalChannel channel, SignalValue value,
-                       const WaitContext& context) {
-  if (peer == control_->rank()) return;
+bool SignalBoard::reached_soon(Rank peer, SignalChannel channel, SignalValue value) const {
   for (int i = 0; i < num_spins_; ++i) {
-    if (reached(peer, channel, value)) return;
+    if (reached(peer, channel, value)) return true;
     pause_core();
   }
   for (int i = num_spins_; i < 0; ++i) {
-    if (reached(peer, channel, value)) return;
+    if (reached(peer, channel, value)) return true;
     sched_yield();
   }
-  while (!reached(peer, channel, value)) {
-    sleep_until_rung(peer, channel, value, context);
+  return reached(peer, channel, value);
+}
+
+bool SignalBoard::wait(Rank peer, SignalChannel channel, SignalValue value,
+                       const WaitContext& context) {
+  if (peer == control_->rank()) return true;
+  if (masks_.is_masked(peer)) return false;
+  if (reached_soon(peer, channel, value)) return true;
+  try {
+    while (!reached(peer, channel, value)) sleep_until_rung(peer, channel, value, context);
+  } catch (const Error& error) {
+    if (survival_ == Survival::kRaise) throw;
+    masks_.mask(peer);
+    log(LogLevel::kWarning, "rank {} masks rank {}: {}", control_->rank().value(), peer.value(),
+        error.what());
+    return false;
   }
+  return true;
 }
 
 void SignalBoard::wait_all(SignalChannel channel, SignalValue value, const WaitContext& context) {
@@ -108,7 +128,7 @@ std::string SignalBoard::describe(Rank peer, const WaitContext& context) const {
 
 void SignalBoard::check_faults(Epoch epoch, const WaitContext& context) const {
   for (Rank peer(0); peer.value() < control_->num_ranks(); peer = peer.next()) {
-    if (peer == control_->rank()) continue;
+    if (peer == control_->rank() || masks_.is_masked(peer)) continue;
     if (const std::string reason = control_->fault_of(peer, epoch); !reason.empty()) {
       fail(ErrorCode::kPeerLost, "{} gave up: {}", describe(peer, context), reason);
     }
@@ -117,11 +137,27 @@ void SignalBoard::check_faults(Epoch epoch, const WaitContext& context) const {
 
 void SignalBoard::check_peers(Rank awaited, SignalChannel channel, SignalValue value,
                               const WaitContext& context) const {
-  const Rank self = control_->rank();
+  if (survival_ == Survival::kMask || is_low_latency(channel)) {
+    check_peer(awaited, channel, value, context);  // the others are judged when they are waited for
+  } else {
+    check_all_peers(awaited, channel, value, context);
+  }
+  if (!context.deadline.expired()) return;
+  const auto word = control_->signal(control_->rank(), channel, awaited);
+  const SignalValue seen(word.load(std::memory_order_acquire));
+  fail(ErrorCode::kTimeout,
+       "{} did not arrive within {} ms (expected operation {} step {}, seen operation {} step {})",
+       describe(awaited, context), context.deadline.span().count(), value.epoch().value(),
+       value.progress(), seen.epoch().value(), seen.progress());
+}
+
+void SignalBoard::check_all_peers(Rank awaited, SignalChannel channel, SignalValue value,
+                                  const WaitContext& context) const {
   check_faults(value.epoch(), context);
   const SignalValue begun = SignalValue::of(value.epoch(), kDone);
   for (Rank peer(0); peer.value() < control_->num_ranks(); peer = peer.next()) {
-    if (peer == self || control_->memory().peer_alive(peer)) continue;
+    const bool judged = peer != control_->rank() && !masks_.is_masked(peer);
+    if (!judged || control_->memory().peer_alive(peer)) continue;
     // It may have died after it had sent everything: to this wait, or to other ranks, which say so by
     // giving up if it has not.
     const bool did_its_part = peer == awaited
@@ -129,12 +165,19 @@ void SignalBoard::check_peers(Rank awaited, SignalChannel channel, SignalValue v
                                   : reached(peer, SignalChannel::kExchanged, begun);
     if (!did_its_part) fail(ErrorCode::kPeerLost, "{} has died", describe(peer, context));
   }
-  if (!context.deadline.expired()) return;
-  const SignalValue seen(control_->signal(self, channel, awaited).load(std::memory_order_acquire));
-  fail(ErrorCode::kTimeout,
-       "{} did not arrive within {} ms (expected operation {} step {}, seen operation {} step {})",
-       describe(awaited, context), context.deadline.span().count(), value.epoch().value(), value.progress(),
-       seen.epoch().value(), seen.progress());
+}
+
+void SignalBoard::check_peer(Rank peer, SignalChannel channel, SignalValue value,
+                             const WaitContext& context) const {
+  // Low latency operations are counted apart from those that fault records name.
+  const Epoch epoch = is_low_latency(channel) ? Epoch(~std::uint64_t{0}) : value.epoch();
+  if (const std::string reason = control_->fault_of(peer, epoch); !reason.empty()) {
+    fail(ErrorCode::kPeerLost, "{} gave up: {}", describe(peer, context), reason);
+  }
+  // A peer may die after it has sent everything that this wait is for.
+  if (!control_->memory().peer_alive(peer) && !reached(peer, channel, value)) {
+    fail(ErrorCode::kPeerLost, "{} has died", describe(peer, context));
+  }
 }
 
 void SignalBoard::raise(const std::string& reason, Epoch first_missed) {

@@ -7,7 +7,9 @@
 #include <string>
 
 #include "backend/cpu/control_area.hpp"
+#include "backend/cpu/rank_masks.hpp"
 #include "base/deadline.hpp"
+#include "moelink/config.hpp"
 #include "moelink/trace.hpp"
 #include "protocol/signal.hpp"
 
@@ -23,15 +25,20 @@ struct WaitContext {
 // Used by one thread at a time, except raise().
 class SignalBoard {
  public:
-  SignalBoard(std::shared_ptr<ControlArea> control, int num_cores);
+  SignalBoard(std::shared_ptr<ControlArea> control, int num_cores,
+              Survival survival = Survival::kRaise);
+
+  // Peers that are left out: nothing is put to them, and waits for them end at once.
+  RankMasks& masks() { return masks_; }
 
   // Makes everything written before visible to `peer`, then sets its word and rings its doorbell.
   void put(Rank peer, SignalChannel channel, SignalValue value);
-  void put_all(SignalChannel channel, SignalValue value);  // to all peers but this rank
+  void put_all(SignalChannel channel, SignalValue value);  // to all unmasked peers but this rank
 
-  // Returns when `peer` (or every peer) has reached `value`. Throws Error(kPeerLost) if a peer died or
-  // gave up, Error(kTimeout) at the deadline; both name rank, peer, stage, expected and seen value.
-  void wait(Rank peer, SignalChannel channel, SignalValue value, const WaitContext& context);
+  // Returns true when `peer` has reached `value`, false if it is masked. A lost peer is masked now, or
+  // makes this throw, as Survival says: Error(kPeerLost) if a peer died or gave up, Error(kTimeout) at
+  // the deadline; both name rank, peer, stage, expected and seen value.
+  bool wait(Rank peer, SignalChannel channel, SignalValue value, const WaitContext& context);
   void wait_all(SignalChannel channel, SignalValue value, const WaitContext& context);
 
   // Throws Error(kPeerLost) if a peer has given up before finishing the operation of `epoch`.
@@ -42,14 +49,22 @@ class SignalBoard {
 
  private:
   bool reached(Rank peer, SignalChannel channel, SignalValue value) const;
+  // The two halves of a wait: before sleeping, and with sleeps.
+  bool reached_soon(Rank peer, SignalChannel channel, SignalValue value) const;
   void sleep_until_rung(Rank peer, SignalChannel channel, SignalValue value,
                         const WaitContext& context);
   void ring(Rank peer);
   std::string describe(Rank peer, const WaitContext& context) const;
   void check_peers(Rank awaited, SignalChannel channel, SignalValue value,
                    const WaitContext& context) const;
+  void check_all_peers(Rank awaited, SignalChannel channel, SignalValue value,
+                       const WaitContext& context) const;
+  void check_peer(Rank peer, SignalChannel channel, SignalValue value,
+                  const WaitContext& context) const;
 
   std::shared_ptr<ControlArea> control_;
+  RankMasks masks_;
+  Survival survival_;
   int num_spins_;
 };
 

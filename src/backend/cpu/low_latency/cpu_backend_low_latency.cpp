@@ -1,0 +1,113 @@
+// The low latency calls of the CPU backend: which half runs when, and on which thread.
+#include <functional>
+#include <memory>
+#include <utility>
+
+#include "backend/cpu/arena_tensor.hpp"
+#include "backend/cpu/cpu_backend.hpp"
+#include "backend/cpu/exchange.hpp"
+#include "backend/cpu/low_latency/low_latency_combine.hpp"
+#include "backend/cpu/low_latency/low_latency_dispatch.hpp"
+#include "base/check.hpp"
+
+namespace moelink {
+namespace {
+
+// Runs a step once.
+class SingleShot {
+ public:
+  SingleShot(Operation kind, Rank rank, std::function<void()> step)
+      : kind_(kind), rank_(rank), step_(std::move(step)) {}
+
+  void operator()() {
+    if (!step_) {
+      fail(ErrorCode::kInvalidArgument, "{} (rank {}): the hook was called twice, expected once",
+           operation_name(kind_), rank_.value());
+    }
+    const std::function<void()> step = std::exchange(step_, nullptr);
+    step();  // drops the operation afterwards, so that it is no longer outstanding
+  }
+
+ private:
+  Operation kind_;
+  Rank rank_;
+  std::function<void()> step_;
+};
+
+}  // namespace
+
+template <class LowLatencyOperation, class Config>
+auto CpuBackend::run_low_latency(Operation kind, const Config& config) {
+  auto operation = std::make_shared<LowLatencyOperation>(*context_, low_latency_, config);
+  auto result = operation->result();
+  const auto send = [this, kind, operation] { guarded(kind, [&] { operation->send(); }); };
+  const auto receive = [this, kind, operation] { guarded(kind, [&] { operation->receive(); }); };
+  if (config.receive == ReceivePhase::kByHook) {
+    context_->stream.run(send);
+    const auto receive_on_stream = [alive = std::weak_ptr(self_), kind, receive] {
+      const std::shared_ptr<CpuBackend*> self = alive.lock();
+      if (!self) {
+        fail(ErrorCode::kInvalidArgument, "{}: the hook was called after its buffer was closed",
+             operation_name(kind));
+      }
+      (*self)->context_->stream.run(receive);
+    };
+    auto hook = std::make_shared<SingleShot>(kind, context_->rank, receive_on_stream);
+    result.hook = [hook] { (*hook)(); };
+    return result;
+  }
+  const auto both = [send, receive] {
+    send();
+    receive();
+  };
+  if (config.stream.completion == Completion::kSync) {
+    context_->stream.run(both);
+  } else {
+    result.event = context_->stream.enqueue(both);
+  }
+  return result;
+}
+
+LowLatencyDispatchResult CpuBackend::low_latency_dispatch(const LowLatencyDispatchConfig& config) {
+  return run_low_latency<LowLatencyDispatch>(Operation::kLowLatencyDispatch, config);
+}
+
+LowLatencyCombineResult CpuBackend::low_latency_combine(const LowLatencyCombineConfig& config) {
+  return run_low_latency<LowLatencyCombine>(Operation::kLowLatencyCombine, config);
+}
+
+Tensor CpuBackend::low_latency_combine_buffer(const LowLatencyRouting& handle) {
+  const bool per_expert = handle.layout == LowLatencyLayout::kPerExpert;
+  const std::int64_t num_ranks = context_->num_ranks();
+  const std::int64_t max_tokens = handle.num_max_tokens_per_rank;
+  const std::int64_t groups = per_expert ? handle.num_experts / num_ranks : num_ranks;
+  const std::int64_t rows = per_expert ? num_ranks * max_tokens : max_tokens;
+  context_->stream.run([&] {
+    Tensor& area = low_latency_.combine_area;
+    const bool fits = area.defined() && area.view.shape[0] == groups &&
+                      area.view.shape[1] == rows && area.view.shape[2] == handle.hidden;
+    if (!fits) {
+      area = make_arena_tensor(*context_->results, DType::kBFloat16, {groups, rows, handle.hidden});
+    }
+    low_latency_.combine_area_epoch = low_latency_.epoch.next();
+  });
+  return low_latency_.combine_area;
+}
+
+void CpuBackend::clean_low_latency() {
+  barrier();
+  context_->stream.run([this] { low_latency_.block.reset(); });
+}
+
+void CpuBackend::set_mask(Rank rank, Mask mask) {
+  RankMasks& masks = context_->signals->masks();
+  if (mask == Mask::kSet) {
+    masks.mask(rank);
+  } else {
+    masks.unmask(rank);
+  }
+}
+
+bool CpuBackend::is_masked(Rank rank) const { return context_->signals->masks().is_masked(rank); }
+
+}  // namespace moelink

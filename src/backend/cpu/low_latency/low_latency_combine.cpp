@@ -1,0 +1,221 @@
+// Both halves of the low latency combine.
+#include "backend/cpu/low_latency/low_latency_combine.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <tuple>
+
+#include "backend/cpu/arena_tensor.hpp"
+#include "backend/cpu/simd/simd.hpp"
+#include "backend/cpu/simd/weighted.hpp"
+#include "base/check.hpp"
+#include "base/trace_scope.hpp"
+
+namespace moelink {
+namespace {
+
+constexpr Operation kOperation = Operation::kLowLatencyCombine;
+
+}  // namespace
+
+LowLatencyCombine::LowLatencyCombine(CpuContext& context, LowLatencyContext& low_latency,
+                                     const LowLatencyCombineConfig& config)
+    : context_(context),
+      low_latency_(low_latency),
+      config_(config),
+      topk_(config.topk_idx),
+      map_(ExpertMap::make(config.handle->num_experts, context.num_ranks())),
+      area_{context.num_ranks(), config.handle->num_max_tokens_per_rank, config.handle->num_topk,
+            static_cast<std::size_t>(config.handle->hidden)},
+      slot_(low_latency, context.rank, kOperation),
+      arrived_(static_cast<std::size_t>(context.num_ranks())),
+      contributes_(arrived_) {
+  if (config.out) {
+    result_.combined_x.view = *config.out;
+    return;
+  }
+  result_.combined_x =
+      make_arena_tensor(*context.results, DType::kBFloat16,
+                        {config.handle->num_tokens, config.handle->hidden});
+}
+
+bool LowLatencyCombine::one_row_per_rank() const {
+  return config_.handle->layout == LowLatencyLayout::kPerRank ||
+         config_.numerics == CombineNumerics::kPreReduced;
+}
+
+LowLatencyHeader LowLatencyCombine::header() const {
+  LowLatencyHeader header{};
+  header.epoch = epoch_.value();
+  header.operation = static_cast<std::uint32_t>(kOperation);
+  header.format = one_row_per_rank() ? 1 : 0;
+  header.num_experts = static_cast<std::uint32_t>(config_.handle->num_experts);
+  return header;
+}
+
+void LowLatencyCombine::send() {
+  config_.stream.previous_event.wait();
+  if (config_.input == CombineInput::kNextArea) {
+    if (low_latency_.combine_area_epoch != low_latency_.epoch.next()) {
+      fail(ErrorCode::kInvalidArgument,
+           "{} (rank {}): the combine buffer is stale: ask for it again after the last low latency "
+           "operation",
+           operation_name(kOperation), context_.rank.value());
+    }
+    config_.x = low_latency_.combine_area.view;
+  }
+  ensure_area(context_, low_latency_, area_);
+  epoch_ = begin_low_latency(context_, low_latency_, kOperation);
+  const TraceScope scope(kOperation, Stage::kSendBack, context_.rank);
+  for (Rank owner(0); owner.value() < context_.num_ranks(); owner = owner.next()) {
+    if (context_.signals->masks().is_masked(owner)) continue;
+    LowLatencyHeader mine = header();
+    mine.num_tokens = send_to(owner);
+    const std::size_t offset = area_.message_offset(epoch_, context_.rank);
+    std::memcpy(low_latency_.at(context_, owner, offset), &mine, sizeof(mine));
+    if (owner != context_.rank) {
+      context_.signals->put(owner, SignalChannel::kLowLatencySent, SignalValue::of(epoch_, kDone));
+    }
+  }
+}
+
+std::byte* LowLatencyCombine::return_slot(Rank owner, std::int32_t token, std::int32_t k) const {
+  return low_latency_.at(context_, owner, area_.return_offset(epoch_, TokenIdx(token), k));
+}
+
+std::vector<LowLatencyCombine::ReturnRow> LowLatencyCombine::rows_for(Rank owner) const {
+  const LowLatencyRouting& routing = *config_.handle;
+  const bool per_expert = routing.layout == LowLatencyLayout::kPerExpert;
+  const std::int64_t per_group = config_.x.shape[1];
+  const std::size_t row_bytes = area_.hidden * 2;
+  std::vector<ReturnRow> rows;
+  const auto append = [&](std::int64_t at) {
+    const bool weighted = routing.src_weight.defined();
+    rows.push_back(ReturnRow{
+        routing.src_info.view.as<std::int32_t>()[at], routing.src_topk.view.as<std::int32_t>()[at],
+        config_.x.as<std::byte>() + static_cast<std::size_t>(at) * row_bytes,
+        weighted ? routing.src_weight.view.as<float>()[at] : 1.0F});
+  };
+  if (!per_expert) {
+    const std::int32_t count = routing.recv_count.view.as<std::int32_t>()[owner.index()];
+    for (std::int64_t i = 0; i < count; ++i) append(owner.value() * per_group + i);
+    return rows;
+  }
+  for (std::int64_t local = 0; local < map_.experts_per_rank; ++local) {
+    const auto* const ranges = routing.layout_range.view.as<std::int64_t>();
+    const std::int64_t range = ranges[local * context_.num_ranks() + owner.value()];
+    const std::int64_t begin = range >> 32;
+    const std::int64_t count = range & 0xffffffff;
+    for (std::int64_t i = begin; i < begin + count; ++i) append(local * per_group + i);
+  }
+  return rows;
+}
+
+std::uint32_t LowLatencyCombine::send_to(Rank owner) {
+  std::vector<ReturnRow> rows = rows_for(owner);
+  const bool reduce_here = config_.numerics == CombineNumerics::kPreReduced &&
+                           config_.handle->layout == LowLatencyLayout::kPerExpert;
+  if (reduce_here) return send_pre_reduced(owner, std::move(rows));
+  for (const ReturnRow& row : rows) {
+    std::memcpy(return_slot(owner, row.token, row.k), row.row, area_.hidden * 2);
+  }
+  return static_cast<std::uint32_t>(rows.size());
+}
+
+std::uint32_t LowLatencyCombine::send_pre_reduced(Rank owner, std::vector<ReturnRow> rows) {
+  std::ranges::sort(rows, {}, [](const ReturnRow& row) { return std::tuple(row.token, row.k); });
+  std::vector<simd::WeightedRow> terms;
+  std::uint32_t num_sent = 0;
+  for (std::size_t i = 0; i < rows.size();) {
+    const ReturnRow& first = rows[i];
+    terms.clear();
+    for (; i < rows.size() && rows[i].token == first.token; ++i) {
+      terms.push_back({rows[i].row, rows[i].weight});
+    }
+    simd::weighted_sum_row(terms, area_.hidden, return_slot(owner, first.token, first.k));
+    ++num_sent;
+  }
+  return num_sent;
+}
+
+// A rank that returned another number of rows than this rank's tokens call for has left this rank out
+// of the dispatch, or the other way round: what lies in its slots is of an older operation.
+void LowLatencyCombine::leave_out_strangers() {
+  std::vector<std::uint32_t> expected(arrived_.size());
+  for (std::int64_t token = 0; token < config_.handle->num_tokens; ++token) {
+    const auto id_at = [&](int k) { return topk_.at(token, k); };
+    for (int k = 0; k < topk_.num_topk(); ++k) {
+      const bool sent_back =
+          one_row_per_rank() ? is_first_for_rank(map_, id_at, k) : id_at(k) != kNoExpert;
+      if (!sent_back) continue;
+      ++expected[map_.owner(Expert(static_cast<std::int32_t>(id_at(k)))).index()];
+    }
+  }
+  for (Rank source(0); source.value() < context_.num_ranks(); source = source.next()) {
+    if (!arrived_[source.index()]) continue;
+    const std::uint32_t seen = header_of(context_, low_latency_, epoch_, source).num_tokens;
+    contributes_[source.index()] = seen == expected[source.index()];
+  }
+}
+
+void LowLatencyCombine::receive() {
+  const TraceScope scope(kOperation, Stage::kReduce, context_.rank);
+  auto* const wait_cost = config_.wait_cost ? config_.wait_cost->as<std::int64_t>() : nullptr;
+  for (Rank source(0); source.value() < context_.num_ranks(); source = source.next()) {
+    arrived_[source.index()] = await_message(context_, source, epoch_, kOperation, wait_cost);
+  }
+  check_messages(context_, low_latency_, header(), arrived_);
+  leave_out_strangers();
+  for (std::int64_t token = 0; token < config_.handle->num_tokens; ++token) reduce_token(token);
+  acknowledge(context_, epoch_, arrived_);
+}
+
+void LowLatencyCombine::reduce_token(std::int64_t token) const {
+  if (one_row_per_rank()) {
+    reduce_by_rank(token);
+  } else {
+    reduce_exact(token);
+  }
+}
+
+void LowLatencyCombine::reduce_exact(std::int64_t token) const {
+  simd::WeightedRow terms[kMaxTopk];
+  std::size_t count = 0;
+  for (int k = 0; k < topk_.num_topk(); ++k) {
+    const std::int64_t id = topk_.at(token, k);
+    if (id == kNoExpert) continue;
+    if (!contributes_[map_.owner(Expert(static_cast<std::int32_t>(id))).index()]) continue;
+    const float weight = config_.topk_weights.as<float>()[token * topk_.num_topk() + k];
+    terms[count++] = {return_slot(context_.rank, static_cast<std::int32_t>(token), k), weight};
+  }
+  simd::weighted_sum_row({terms, count}, area_.hidden,
+                         result_.combined_x.view.as<std::byte>() +
+                             static_cast<std::size_t>(token) * area_.hidden * 2);
+}
+
+void LowLatencyCombine::reduce_by_rank(std::int64_t token) const {
+  struct Term {
+    Rank rank;
+    int k;
+  };
+  Term terms[kMaxTopk];
+  std::size_t count = 0;
+  const auto id_at = [&](int k) { return topk_.at(token, k); };
+  for (int k = 0; k < topk_.num_topk(); ++k) {
+    if (!is_first_for_rank(map_, id_at, k)) continue;
+    const Rank owner = map_.owner(Expert(static_cast<std::int32_t>(id_at(k))));
+    if (contributes_[owner.index()]) terms[count++] = {owner, k};
+  }
+  std::ranges::sort(terms, terms + count, {}, &Term::rank);
+  simd::Addend addends[kMaxTopk];
+  for (std::size_t i = 0; i < count; ++i) {
+    addends[i] = {return_slot(context_.rank, static_cast<std::int32_t>(token), terms[i].k), 0};
+  }
+  simd::reduce_row({.dtype = DType::kBFloat16,
+                    .num_channels = area_.hidden,
+                    .addends = {addends, count},
+                    .out = result_.combined_x.view.as<std::byte>() +
+                           static_cast<std::size_t>(token) * area_.hidden * 2});
+}
+
+}  // namespace moelink

@@ -1,0 +1,57 @@
+// Low latency combine on the CPU: rows go back to fixed slots of their token's owner.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "backend/cpu/low_latency/low_latency_context.hpp"
+#include "backend/cpu/route.hpp"
+#include "protocol/expert_map.hpp"
+
+namespace moelink {
+
+// The caller runs send() and then receive(), each once, on the stream.
+class LowLatencyCombine {
+ public:
+  LowLatencyCombine(CpuContext& context, LowLatencyContext& low_latency,
+                    const LowLatencyCombineConfig& config);
+
+  LowLatencyCombineResult result() const { return result_; }
+  void send();
+  void receive();
+
+ private:
+  // One row to be sent back.
+  struct ReturnRow {
+    std::int32_t token;
+    std::int32_t k;
+    const std::byte* row;
+    float weight;
+  };
+
+  LowLatencyHeader header() const;
+  // Both return the number of rows sent back.
+  std::uint32_t send_to(Rank owner);
+  std::vector<ReturnRow> rows_for(Rank owner) const;
+  std::uint32_t send_pre_reduced(Rank owner, std::vector<ReturnRow> rows);
+  std::byte* return_slot(Rank owner, std::int32_t token, std::int32_t k) const;
+  void leave_out_strangers();
+  void reduce_token(std::int64_t token) const;
+  void reduce_exact(std::int64_t token) const;
+  void reduce_by_rank(std::int64_t token) const;
+  bool one_row_per_rank() const;
+
+  CpuContext& context_;
+  LowLatencyContext& low_latency_;
+  LowLatencyCombineConfig config_;
+  TopkList topk_;
+  ExpertMap map_;
+  LowLatencyArea area_;
+  OutstandingSlot slot_;
+  LowLatencyCombineResult result_;
+  Epoch epoch_;
+  std::vector<bool> arrived_;      // the rank has signalled
+  std::vector<bool> contributes_;  // and has rows for this rank's tokens
+};
+
+}  // namespace moelink

@@ -1,0 +1,117 @@
+// Opening the area, flow control between its halves, and agreement of the calls.
+#include "backend/cpu/low_latency/low_latency_context.hpp"
+
+#include <chrono>
+
+#include "backend/cpu/exchange.hpp"
+#include "base/check.hpp"
+#include "base/log.hpp"
+
+namespace moelink {
+
+OutstandingSlot::OutstandingSlot(LowLatencyContext& low_latency, Rank rank, Operation operation)
+    : count_(low_latency.num_outstanding) {
+  if (count_->fetch_add(1) < kMaxOutstandingLowLatency) return;
+  count_->fetch_sub(1);
+  fail(ErrorCode::kInvalidArgument,
+       "{} (rank {}): {} low latency operations are outstanding, expected fewer: call the hook (or "
+       "wait for the event) of an earlier one first",
+       operation_name(operation), rank.value(), kMaxOutstandingLowLatency);
+}
+
+OutstandingSlot::~OutstandingSlot() { count_->fetch_sub(1); }
+
+void ensure_area(CpuContext& context, LowLatencyContext& low_latency, const LowLatencyArea& area) {
+  if (low_latency.block && low_latency.area == area) return;
+  if (low_latency.num_outstanding->load() > 1) {
+    fail(ErrorCode::kInvalidArgument,
+         "low latency (rank {}): the shape changes while an operation is outstanding: call its hook "
+         "first",
+         context.rank.value());
+  }
+  low_latency.block.reset();
+  low_latency.block = context.arena->allocate(area.total_bytes());
+  ExchangeBlock mine{};
+  const auto set = [&mine](DigestField field, auto value) {
+    mine.digest.set(field, static_cast<std::int64_t>(value));
+  };
+  set(DigestField::kOperation, Operation::kOpen);
+  set(DigestField::kHiddenBytes, area.hidden * 2);
+  set(DigestField::kNumTopk, area.num_topk);
+  set(DigestField::kWorstTokens, area.max_tokens);
+  mine.spans[0] = WireSpan{context.arena->offset_of(low_latency.block.get()), area.total_bytes()};
+  const Exchange exchange = exchange_calls(context, Operation::kOpen, mine, {});
+  low_latency.base_of_rank.clear();
+  for (const ExchangeBlock& block : exchange.blocks) {
+    low_latency.base_of_rank.push_back(block.spans[0].offset);
+  }
+  low_latency.area = area;
+  low_latency.first_epoch = low_latency.epoch.next();
+}
+
+Epoch begin_low_latency(CpuContext& context, LowLatencyContext& low_latency, Operation operation) {
+  const Epoch epoch = low_latency.epoch.next();
+  low_latency.epoch = epoch;
+  if (epoch.value() < low_latency.first_epoch.value() + kNumLowLatencyHalves) return epoch;
+  const Epoch last_user(epoch.value() - kNumLowLatencyHalves);
+  for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
+    if (context.signals->masks().is_masked(peer)) continue;
+    context.signals->wait(peer, SignalChannel::kLowLatencyReceived, SignalValue::of(last_user, kDone),
+                          context.wait_context(operation, Stage::kSend));
+  }
+  return epoch;
+}
+
+bool await_message(CpuContext& context, Rank peer, Epoch epoch, Operation operation,
+                   std::int64_t* wait_cost) {
+  if (context.signals->masks().is_masked(peer)) return false;
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = wait_cost == nullptr ? Clock::time_point() : Clock::now();
+  const bool arrived = context.signals->wait(peer, SignalChannel::kLowLatencySent,
+                                             SignalValue::of(epoch, kDone),
+                                             context.wait_context(operation, Stage::kReceive));
+  if (wait_cost != nullptr) {
+    wait_cost[peer.index()] += std::chrono::nanoseconds(Clock::now() - start).count();
+  }
+  return arrived;
+}
+
+LowLatencyHeader& header_of(const CpuContext& context, const LowLatencyContext& low_latency,
+                            Epoch epoch, Rank source) {
+  const std::size_t offset = low_latency.area.message_offset(epoch, source);
+  return *reinterpret_cast<LowLatencyHeader*>(low_latency.at(context, context.rank, offset));
+}
+
+void acknowledge(CpuContext& context, Epoch epoch, const std::vector<bool>& arrived) {
+  for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
+    if (!arrived[peer.index()] || peer == context.rank) continue;
+    context.signals->put(peer, SignalChannel::kLowLatencyReceived, SignalValue::of(epoch, kDone));
+  }
+}
+
+void check_messages(CpuContext& context, const LowLatencyContext& low_latency,
+                    const LowLatencyHeader& mine, const std::vector<bool>& arrived) {
+  const auto operation = static_cast<Operation>(mine.operation);
+  Violations violations(fmt::format("{} (rank {}): the ranks' calls differ",
+                                    operation_name(operation), context.rank.value()));
+  for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
+    if (!arrived[peer.index()]) continue;
+    const LowLatencyHeader& theirs = header_of(context, low_latency, Epoch(mine.epoch), peer);
+    violations.require(theirs.operation == mine.operation, "rank {} calls {}", peer.value(),
+                       operation_name(static_cast<Operation>(theirs.operation)));
+    violations.require(theirs.format == mine.format,
+                       "the fp8 format or the numerics are number {} on rank {} but {} here",
+                       theirs.format, peer.value(), mine.format);
+    violations.require(theirs.num_experts == mine.num_experts,
+                       "num_experts is {} on rank {} but {} here", theirs.num_experts, peer.value(),
+                       mine.num_experts);
+    violations.require(theirs.has_weights == mine.has_weights,
+                       "topk_weights are {}given on rank {}", theirs.has_weights != 0 ? "" : "not ",
+                       peer.value());
+  }
+  if (violations.empty()) return;
+  acknowledge(context, Epoch(mine.epoch), arrived);
+  violations.throw_if_any();
+}
+
+}  // namespace moelink

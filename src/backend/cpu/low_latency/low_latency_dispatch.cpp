@@ -1,0 +1,194 @@
+// Sending half of the low latency dispatch, and the tensors of its result.
+#include "backend/cpu/low_latency/low_latency_dispatch.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "backend/cpu/arena_tensor.hpp"
+#include "backend/cpu/simd/simd.hpp"
+#include "base/check.hpp"
+#include "base/trace_scope.hpp"
+
+namespace moelink {
+namespace {
+
+constexpr Operation kOperation = Operation::kLowLatencyDispatch;
+
+std::uint32_t wire_format(const LowLatencyDispatchConfig& config) {
+  return config.fp8 ? 1 + static_cast<std::uint32_t>(*config.fp8) : kWireBFloat16;
+}
+
+// [groups, rows, columns] with the rows of one column next to each other, as grouped GEMMs want them.
+void make_column_major(TensorView& view) {
+  view.strides[1] = 1;
+  view.strides[2] = view.shape[1];
+}
+
+}  // namespace
+
+LowLatencyDispatch::LowLatencyDispatch(CpuContext& context, LowLatencyContext& low_latency,
+                                       const LowLatencyDispatchConfig& config)
+    : context_(context),
+      low_latency_(low_latency),
+      config_(config),
+      topk_(config.topk_idx),
+      map_(ExpertMap::make(config.num_experts, context.num_ranks())),
+      area_{context.num_ranks(), config.num_max_tokens_per_rank, topk_.num_topk(),
+            static_cast<std::size_t>(config.x.shape[1])},
+      slot_(low_latency, context.rank, kOperation),
+      routing_(std::make_shared<LowLatencyRouting>()),
+      encoded_(area_.row_stride()),
+      arrived_(static_cast<std::size_t>(context.num_ranks())) {
+  make_tensors();
+}
+
+std::size_t LowLatencyDispatch::num_scales() const {
+  if (!config_.fp8) return 0;
+  const std::size_t blocks = area_.hidden / kScaleBlock;
+  return *config_.fp8 == ScaleFormat::kPackedUE8M0 ? (blocks + 3) / 4 : blocks;
+}
+
+std::size_t LowLatencyDispatch::wire_row_bytes() const {
+  return config_.fp8 ? area_.hidden + num_scales() * sizeof(float) : area_.hidden * 2;
+}
+
+std::int64_t LowLatencyDispatch::rows_per_group() const {
+  const std::int64_t max_tokens = config_.num_max_tokens_per_rank;
+  return config_.layout == LowLatencyLayout::kPerExpert ? context_.num_ranks() * max_tokens
+                                                        : max_tokens;
+}
+
+void LowLatencyDispatch::make_tensors() {
+  const bool per_expert = config_.layout == LowLatencyLayout::kPerExpert;
+  const std::int64_t groups = per_expert ? map_.experts_per_rank : context_.num_ranks();
+  const std::int64_t rows = rows_per_group();
+  LowLatencyRouting& routing = *routing_;
+  routing.owner = context_.id;
+  routing.layout = config_.layout;
+  routing.num_tokens = config_.x.shape[0];
+  routing.num_max_tokens_per_rank = config_.num_max_tokens_per_rank;
+  routing.hidden = config_.x.shape[1];
+  routing.num_experts = config_.num_experts;
+  routing.num_topk = topk_.num_topk();
+  routing.recv_count = make_host_tensor(DType::kInt32, {groups});
+  routing.src_info = make_arena_tensor(*context_.results, DType::kInt32, {groups, rows});
+  routing.src_topk = make_arena_tensor(*context_.results, DType::kInt32, {groups, rows});
+  routing.layout_range = make_host_tensor(DType::kInt64, {groups, context_.num_ranks()});
+  if (config_.topk_weights && per_expert) {
+    routing.src_weight = make_arena_tensor(*context_.results, DType::kFloat32, {groups, rows});
+  }
+
+  const DType dtype = config_.fp8 ? DType::kFloat8E4M3 : DType::kBFloat16;
+  result_.recv_x = make_arena_tensor(*context_.results, dtype, {groups, rows, config_.x.shape[1]});
+  if (config_.fp8) {
+    const bool packed = *config_.fp8 == ScaleFormat::kPackedUE8M0;
+    result_.recv_scales =
+        make_arena_tensor(*context_.results, packed ? DType::kInt32 : DType::kFloat32,
+                          {groups, rows, static_cast<std::int64_t>(num_scales())});
+    make_column_major(result_.recv_scales->view);
+  }
+  if (!per_expert) {
+    result_.recv_topk_idx = make_host_tensor(DType::kInt32, {groups, rows, topk_.num_topk()});
+    if (config_.topk_weights) {
+      result_.recv_topk_weights =
+          make_host_tensor(DType::kFloat32, {groups, rows, topk_.num_topk()});
+    }
+  }
+  result_.recv_count = routing.recv_count;
+  result_.handle = routing_;
+}
+
+LowLatencyHeader LowLatencyDispatch::header() const {
+  LowLatencyHeader header{};
+  header.epoch = epoch_.value();
+  header.operation = static_cast<std::uint32_t>(kOperation);
+  header.format = wire_format(config_);
+  header.has_weights = config_.topk_weights ? 1 : 0;
+  header.num_experts = static_cast<std::uint32_t>(config_.num_experts);
+  return header;
+}
+
+void LowLatencyDispatch::send() {
+  config_.stream.previous_event.wait();
+  RoutingState routing;
+  routing.num_ranks = context_.num_ranks();
+  routing.num_experts = config_.num_experts;
+  routing.num_topk = topk_.num_topk();
+  routing.num_tokens = config_.x.shape[0];
+  // Checks the ids before anything is sent.
+  check_repeats(route_tokens(topk_, nullptr, context_.rank, routing));
+
+  ensure_area(context_, low_latency_, area_);
+  epoch_ = begin_low_latency(context_, low_latency_, kOperation);
+  const TraceScope scope(kOperation, Stage::kSend, context_.rank);
+  std::vector<std::uint32_t> num_sent(static_cast<std::size_t>(context_.num_ranks()));
+  for (std::int64_t token = 0; token < routing.num_tokens; ++token) send_token(token, num_sent);
+  for (Rank peer(0); peer.value() < context_.num_ranks(); peer = peer.next()) {
+    if (context_.signals->masks().is_masked(peer)) continue;
+    LowLatencyHeader mine = header();
+    mine.num_tokens = num_sent[peer.index()];
+    const std::size_t offset = area_.message_offset(epoch_, context_.rank);
+    std::memcpy(low_latency_.at(context_, peer, offset), &mine, sizeof(mine));
+    if (peer != context_.rank) {
+      context_.signals->put(peer, SignalChannel::kLowLatencySent, SignalValue::of(epoch_, kDone));
+    }
+  }
+}
+
+void LowLatencyDispatch::check_repeats(const std::vector<std::int32_t>& counts) const {
+  for (Expert expert(0); expert.value() < config_.num_experts; expert = expert.next()) {
+    const std::int32_t count =
+        counts[static_cast<std::size_t>(context_.num_ranks()) + expert.index()];
+    if (count <= config_.num_max_tokens_per_rank) continue;
+    fail(ErrorCode::kInvalidArgument,
+         "{} (rank {}): topk_idx selects expert {} {} times (ids repeat within tokens), expected at "
+         "most num_max_tokens_per_rank={}",
+         operation_name(kOperation), context_.rank.value(), expert.value(), count,
+         config_.num_max_tokens_per_rank);
+  }
+}
+
+void LowLatencyDispatch::send_token(std::int64_t token, std::vector<std::uint32_t>& num_sent) {
+  const std::byte* row = nullptr;
+  const auto id_at = [&](int k) { return topk_.at(token, k); };
+  for (int k = 0; k < topk_.num_topk(); ++k) {
+    if (!is_first_for_rank(map_, id_at, k)) continue;
+    const Rank owner = map_.owner(Expert(static_cast<std::int32_t>(id_at(k))));
+    if (context_.signals->masks().is_masked(owner)) continue;
+    if (row == nullptr) row = encode_row(token);
+    const std::size_t i = num_sent[owner.index()]++;
+    std::byte* const out =
+        low_latency_.at(context_, owner, area_.row_offset(epoch_, context_.rank, i));
+    std::memcpy(out, row, wire_row_bytes());
+    write_entry(token, owner,
+                reinterpret_cast<std::int32_t*>(low_latency_.at(
+                    context_, owner, area_.entry_offset(epoch_, context_.rank, i))));
+  }
+}
+
+const std::byte* LowLatencyDispatch::encode_row(std::int64_t token) {
+  const auto* const source =
+      config_.x.as<std::byte>() + static_cast<std::size_t>(token) * area_.hidden * 2;
+  if (!config_.fp8) return source;
+  auto* const values = reinterpret_cast<std::uint8_t*>(encoded_.data());
+  simd::quantize_row(source, DType::kBFloat16, area_.hidden, *config_.fp8, values,
+                     values + area_.hidden);
+  return encoded_.data();
+}
+
+void LowLatencyDispatch::write_entry(std::int64_t token, Rank destination,
+                                     std::int32_t* entry) const {
+  const int num_topk = topk_.num_topk();
+  entry[0] = static_cast<std::int32_t>(token);
+  entry[1] = 0;
+  auto* const weights = reinterpret_cast<float*>(entry + 2 + num_topk);
+  for (int k = 0; k < num_topk; ++k) {
+    const std::int64_t id = topk_.at(token, k);
+    const auto local = static_cast<std::int32_t>(localize(map_, id, destination));
+    entry[2 + k] = local;
+    const bool here = local != kNoExpert && config_.topk_weights;
+    weights[k] = here ? config_.topk_weights->as<float>()[token * num_topk + k] : 0.0F;
+  }
+}
+
+}  // namespace moelink

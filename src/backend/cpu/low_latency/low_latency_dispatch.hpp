@@ -1,0 +1,68 @@
+// Low latency dispatch on the CPU: one message per destination rank, expanded on arrival.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "backend/cpu/low_latency/low_latency_context.hpp"
+#include "backend/cpu/route.hpp"
+#include "protocol/expert_map.hpp"
+
+namespace moelink {
+
+// The caller runs send() and then receive(), each once, on the stream.
+class LowLatencyDispatch {
+ public:
+  LowLatencyDispatch(CpuContext& context, LowLatencyContext& low_latency,
+                     const LowLatencyDispatchConfig& config);
+
+  // Tensors and handle; the contents are valid after receive().
+  LowLatencyDispatchResult result() const { return result_; }
+  void send();
+  void receive();
+
+ private:
+  // What arrived from one rank.
+  struct Message {
+    const std::byte* entries = nullptr;
+    const std::byte* rows = nullptr;
+    std::uint32_t num_tokens = 0;
+
+    const std::int32_t* entry(std::size_t i, std::size_t stride) const {
+      return reinterpret_cast<const std::int32_t*>(entries + i * stride);
+    }
+  };
+
+  void make_tensors();
+  LowLatencyHeader header() const;
+  void check_repeats(const std::vector<std::int32_t>& counts) const;
+  void send_token(std::int64_t token, std::vector<std::uint32_t>& num_sent);
+  const std::byte* encode_row(std::int64_t token);
+  void write_entry(std::int64_t token, Rank destination, std::int32_t* entry) const;
+  void read_messages();
+  void expand_per_expert();
+  void lay_out_experts(std::vector<std::int64_t>& next_row);
+  void expand_per_rank();
+  void store_row(const std::byte* row, std::int64_t group, std::int64_t index);
+
+  std::size_t wire_row_bytes() const;
+  std::size_t num_scales() const;  // elements of the scale tensor per row
+  std::int64_t rows_per_group() const;
+
+  CpuContext& context_;
+  LowLatencyContext& low_latency_;
+  LowLatencyDispatchConfig config_;
+  TopkList topk_;
+  ExpertMap map_;
+  LowLatencyArea area_;
+  OutstandingSlot slot_;
+  std::shared_ptr<LowLatencyRouting> routing_;
+  LowLatencyDispatchResult result_;
+  std::vector<std::byte> encoded_;  // one row as it travels
+  Epoch epoch_;
+  std::vector<bool> arrived_;
+  std::vector<Message> messages_;
+};
+
+}  // namespace moelink

@@ -1,0 +1,27 @@
+// Which peers this rank leaves out.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "moelink/types.hpp"
+
+namespace moelink {
+
+// Local state: each rank masks for itself. Thread-safe.
+class RankMasks {
+ public:
+  explicit RankMasks(int num_ranks) : masked_(static_cast<std::size_t>(num_ranks)) {}
+
+  bool is_masked(Rank rank) const {
+    return masked_[rank.index()].load(std::memory_order_relaxed) != 0;
+  }
+  void mask(Rank rank) { masked_[rank.index()].store(1, std::memory_order_relaxed); }
+  void unmask(Rank rank) { masked_[rank.index()].store(0, std::memory_order_relaxed); }
+
+ private:
+  std::vector<std::atomic<std::uint8_t>> masked_;
+};
+
+}  // namespace moelink

@@ -1,0 +1,91 @@
+// Fixed slots of the low latency mode: where each rank writes what into its peers' areas.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "moelink/host_device.hpp"
+#include "moelink/types.hpp"
+#include "protocol/limits.hpp"
+
+namespace moelink {
+
+inline constexpr int kMaxLowLatencyTokens = 4096;
+inline constexpr std::size_t kNumLowLatencyHalves = 2;
+inline constexpr int kMaxOutstandingLowLatency = 2;
+
+// What a message claims about itself, so that ranks whose calls differ find out.
+struct LowLatencyHeader {
+  std::uint64_t epoch;       // of the operation that wrote it
+  std::uint32_t operation;   // trace.hpp's Operation
+  std::uint32_t format;      // dispatch: wire format; combine: CombineNumerics
+  std::uint32_t num_tokens;  // dispatch: tokens in the message
+  std::uint32_t has_weights;
+  std::uint32_t num_experts;
+  std::uint32_t reserved;
+};
+static_assert(sizeof(LowLatencyHeader) == 32);
+
+// Wire format of a row: 0 bfloat16, else 1 + ScaleFormat.
+inline constexpr std::uint32_t kWireBFloat16 = 0;
+
+// An area has two halves, used by operations in turn. A half has, for every source rank, a message
+// of up to M tokens, and for every own token and position k of its list a row for what comes back.
+struct LowLatencyArea {
+  int num_ranks = 0;
+  int max_tokens = 0;  // M
+  int num_topk = 0;    // K
+  std::size_t hidden = 0;
+
+  static constexpr std::size_t kLine = 64;
+
+  // A row in its largest form, bfloat16. FP8 values and their scales take less: H + H/32 bytes.
+  MOELINK_HD constexpr std::size_t row_stride() const { return align_up(hidden * 2, kLine); }
+  // int32 source token, int32 padding, int32 local ids [K], float weights [K].
+  MOELINK_HD constexpr std::size_t entry_stride() const {
+    return align_up(8 + 8 * static_cast<std::size_t>(num_topk), std::size_t{16});
+  }
+  MOELINK_HD constexpr std::size_t half_bytes() const {
+    return returns_offset_in_half() + num_returns() * row_stride();
+  }
+  MOELINK_HD constexpr std::size_t total_bytes() const {
+    return align_up(kNumLowLatencyHalves * half_bytes(), kPartAlignment);
+  }
+
+  MOELINK_HD constexpr std::size_t message_offset(Epoch epoch, Rank source) const {
+    return half_offset(epoch) + source.index() * message_bytes();
+  }
+  MOELINK_HD constexpr std::size_t entry_offset(Epoch epoch, Rank source, std::size_t i) const {
+    return message_offset(epoch, source) + kLine + i * entry_stride();
+  }
+  MOELINK_HD constexpr std::size_t row_offset(Epoch epoch, Rank source, std::size_t i) const {
+    return message_offset(epoch, source) + rows_offset_in_message() + i * row_stride();
+  }
+  // Written by the rank that holds the expert of selection k.
+  MOELINK_HD constexpr std::size_t return_offset(Epoch epoch, TokenIdx token, int k) const {
+    const std::size_t i = token.index() * static_cast<std::size_t>(num_topk);
+    return half_offset(epoch) + returns_offset_in_half() +
+           (i + static_cast<std::size_t>(k)) * row_stride();
+  }
+
+  friend constexpr bool operator==(const LowLatencyArea&, const LowLatencyArea&) = default;
+
+ private:
+  MOELINK_HD constexpr std::size_t half_offset(Epoch epoch) const {
+    return epoch.value() % kNumLowLatencyHalves * half_bytes();
+  }
+  MOELINK_HD constexpr std::size_t rows_offset_in_message() const {
+    return kLine + align_up(static_cast<std::size_t>(max_tokens) * entry_stride(), kLine);
+  }
+  MOELINK_HD constexpr std::size_t message_bytes() const {
+    return rows_offset_in_message() + static_cast<std::size_t>(max_tokens) * row_stride();
+  }
+  MOELINK_HD constexpr std::size_t returns_offset_in_half() const {
+    return static_cast<std::size_t>(num_ranks) * message_bytes();
+  }
+  MOELINK_HD constexpr std::size_t num_returns() const {
+    return static_cast<std::size_t>(max_tokens) * static_cast<std::size_t>(num_topk);
+  }
+};
+
+}  // namespace moelink
