@@ -15,6 +15,7 @@ void bind_group(nb::module_& m);
 void bind_config(nb::module_& m);
 void bind_results(nb::module_& m);
 void bind_routing(nb::module_& m);
+void bind_low_latency(nb::module_& m);
 void bind_buffer(nb::module_& m);
 void bind_quantize(nb::module_& m);
 void bind_trace(nb::module_& m);

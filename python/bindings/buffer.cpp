@@ -1,6 +1,9 @@
 // Binds Buffer: releases the GIL around its calls and keeps the inputs of asynchronous ones alive.
 #include "moelink/buffer.hpp"
 
+#include <nanobind/stl/shared_ptr.h>
+
+#include <memory>
 #include <optional>
 #include <string>
 #include <type_traits>
@@ -70,10 +73,11 @@ class BoundBuffer {
     nb::object inputs;
   };
 
-  template <class Config>
-  static const char* name_of(const Config&) {
-    return std::is_same_v<Config, CombineConfig> ? "combine" : "dispatch";
-  }
+  static const char* name_of(const DispatchConfig&) { return "dispatch"; }
+  static const char* name_of(const CachedDispatchConfig&) { return "dispatch"; }
+  static const char* name_of(const CombineConfig&) { return "combine"; }
+  static const char* name_of(const LowLatencyDispatchConfig&) { return "low_latency_dispatch"; }
+  static const char* name_of(const LowLatencyCombineConfig&) { return "low_latency_combine"; }
 
   static DispatchResult start(Buffer& buffer, const DispatchConfig& config) {
     return buffer.dispatch(config);
@@ -83,6 +87,13 @@ class BoundBuffer {
   }
   static CombineResult start(Buffer& buffer, const CombineConfig& config) {
     return buffer.combine(config);
+  }
+
+  static LowLatencyDispatchResult start(Buffer& buffer, const LowLatencyDispatchConfig& config) {
+    return buffer.low_latency_dispatch(config);
+  }
+  static LowLatencyCombineResult start(Buffer& buffer, const LowLatencyCombineConfig& config) {
+    return buffer.low_latency_combine(config);
   }
 
   Buffer& open_buffer(const char* what) {
@@ -123,11 +134,60 @@ std::vector<std::int64_t> shape_from(const nb::tuple& shape) {
   return dims;
 }
 
+void bind_low_latency_calls(nb::class_<BoundBuffer>& buffer) {
+  using Handle = std::shared_ptr<LowLatencyRouting>;
+  buffer
+      .def("low_latency_dispatch", &BoundBuffer::run<LowLatencyDispatchConfig>, nb::arg("config"),
+           nb::arg("inputs"))
+      .def("low_latency_combine", &BoundBuffer::run<LowLatencyCombineConfig>, nb::arg("config"),
+           nb::arg("inputs"))
+      .def(
+          "low_latency_combine_buffer",
+          [](BoundBuffer& self, const Handle& handle) {
+            return self.call("low_latency_combine_buffer", [&](Buffer& core) {
+              return core.low_latency_combine_buffer(handle);
+            });
+          },
+          nb::arg("handle"))
+      .def("clean_low_latency",
+           [](BoundBuffer& self) {
+             self.call("clean_low_latency", [](Buffer& core) { core.clean_low_latency(); });
+           })
+      .def_static("low_latency_size_hint", &Buffer::low_latency_size_hint,
+                  nb::arg("num_max_tokens_per_rank"), nb::arg("hidden"), nb::arg("num_ranks"),
+                  nb::arg("num_topk"));
+}
+
+void bind_masks(nb::class_<BoundBuffer>& buffer) {
+  buffer
+      .def(
+          "mask_rank",
+          [](BoundBuffer& self, int rank) {
+            self.call("mask_rank", [&](Buffer& core) { core.mask_rank(Rank(rank)); });
+          },
+          nb::arg("rank"))
+      .def(
+          "unmask_rank",
+          [](BoundBuffer& self, int rank) {
+            self.call("unmask_rank", [&](Buffer& core) { core.unmask_rank(Rank(rank)); });
+          },
+          nb::arg("rank"))
+      .def(
+          "is_masked",
+          [](BoundBuffer& self, int rank) {
+            return self.call("is_masked",
+                             [&](Buffer& core) { return core.is_masked(Rank(rank)); });
+          },
+          nb::arg("rank"));
+}
+
 }  // namespace
 
 void bind_buffer(nb::module_& m) {
-  nb::class_<BoundBuffer>(m, "Buffer")
-      .def(nb::init<const Group&, const BufferConfig&>(), nb::arg("group"), nb::arg("config"))
+  nb::class_<BoundBuffer> bound(m, "Buffer");
+  bind_low_latency_calls(bound);
+  bind_masks(bound);
+  bound.def(nb::init<const Group&, const BufferConfig&>(), nb::arg("group"), nb::arg("config"))
       .def(
           "query_layout",
           [](BoundBuffer& self, const LayoutConfig& config) {

@@ -30,6 +30,12 @@ void bind_handle(nb::class_<Config>& config) {
       [](Config& self, std::shared_ptr<Routing> handle) { self.handle = std::move(handle); });
 }
 
+void bind_survival(nb::module_& m) {
+  nb::enum_<Survival>(m, "Survival", "What happens when a peer is lost.")
+      .value("RAISE", Survival::kRaise)
+      .value("MASK", Survival::kMask);
+}
+
 void bind_buffer_config(nb::module_& m) {
   nb::class_<BufferConfig>(m, "BufferConfig")
       .def(nb::init<>())
@@ -37,6 +43,7 @@ void bind_buffer_config(nb::module_& m) {
       .def_rw("max_symmetric_bytes", &BufferConfig::max_symmetric_bytes)
       .def_rw("max_num_experts", &BufferConfig::max_num_experts)
       .def_rw("num_workers", &BufferConfig::num_workers)
+      .def_rw("survival", &BufferConfig::survival)
       .def_prop_rw(
           "timeout_ms", [](const BufferConfig& self) { return self.timeout.count(); },
           [](BufferConfig& self, std::int64_t value) {
@@ -77,6 +84,7 @@ void bind_dispatch_configs(nb::module_& m) {
 
 void bind_config(nb::module_& m) {
   bind_enums(m);
+  bind_survival(m);
   bind_buffer_config(m);
   bind_dispatch_configs(m);
   nb::class_<LayoutConfig>(m, "LayoutConfig")

@@ -38,8 +38,9 @@ NB_MODULE(_core, m) {
   bind_config(m);
   bind_routing(m);
   bind_results(m);
-  bind_buffer(m);
   bind_quantize(m);
+  bind_low_latency(m);
+  bind_buffer(m);
   bind_trace(m);
   bind_machine(m);
   watch_interpreter();

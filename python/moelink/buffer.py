@@ -11,16 +11,18 @@ from moelink._core import Event
 from moelink._tensors import Library, library_and_dtype, library_of, view_like
 from moelink.errors import invalid_argument
 from moelink.group import Group, milliseconds
+from moelink.low_latency import LowLatencyCalls
 from moelink.results import CombineResult, DispatchResult, LayoutResult, MemoryStatistics
 from moelink.routing import Routing
 
 __all__ = ["Buffer"]
 
 _LAYOUTS = {"compact": _core.Layout.COMPACT, "expert_major": _core.Layout.EXPERT_MAJOR}
+_SURVIVALS = {"raise": _core.Survival.RAISE, "mask": _core.Survival.MASK}
 _PADDINGS = {"zero": _core.Padding.ZERO, "leave": _core.Padding.LEAVE}
 
 
-class Buffer:
+class Buffer(LowLatencyCalls):
     """One rank's end of the exchange.
 
     Construction, :meth:`dispatch`, :meth:`combine`, :meth:`barrier` and :meth:`close` are
@@ -37,6 +39,8 @@ class Buffer:
     * ``max_num_experts``: most experts that a call may name.
     * ``num_workers``: threads that one operation may use. 0: this rank's share of the cores.
     * ``timeout``: longest wait for a peer inside one operation, in seconds. None: the group's.
+    * ``survival``: what happens when a peer is lost: ``"raise"``, or ``"mask"``: it is masked with a
+      warning and the operation goes on without it.
     * ``num_nodes``: see :class:`Group`; only where ``group`` is not a Group already.
 
     Errors are :class:`moelink.Error`. Bad arguments (code ``INVALID_ARGUMENT``) leave the buffer
@@ -67,6 +71,7 @@ class Buffer:
         num_workers: int = 0,
         timeout: float | None = None,
         num_nodes: int = 0,
+        survival: str = "raise",
     ) -> None:
         self._group = Group.of(group, timeout, num_nodes)
         self._rank = self._group.rank
@@ -84,6 +89,11 @@ class Buffer:
             if value < 0:
                 raise invalid_argument(f"Buffer (rank {self._rank}): {name} {value}, expected >= 0")
             setattr(config, name, value)
+        if survival not in _SURVIVALS:
+            raise invalid_argument(
+                f"Buffer (rank {self._rank}): survival {survival!r}, expected 'raise' or 'mask'"
+            )
+        config.survival = _SURVIVALS[survival]
         self._core = _core.Buffer(self._group._core, config)
 
     @property

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 EARLY_STEPS = 25
 EARLY_TOLERANCE = 3e-4
 # From there on training amplifies the difference, as it does between two runs of one process that
-# start 1e-7 apart (0.01 was seen). What is lost, doubled or wrongly weighted shows before that.
+# start 1e-7 apart. What is lost, doubled or wrongly weighted shows before that.
 LATE_TOLERANCE = 0.05
 # A model that has learnt predicts much better than the frequencies of the characters do.
 LEARNT_SHARE = 0.75
