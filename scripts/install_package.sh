@@ -7,8 +7,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
 fingerprint() {
   {
     find CMakeLists.txt pyproject.toml cmake include src python/CMakeLists.txt python/bindings \
-      -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
-    find python/moelink -type f -not -name '*.pyc' | LC_ALL=C sort
+      python/deep_ep/pyproject.toml -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum
+    find python/moelink python/deep_ep -type f -not -name '*.pyc' | LC_ALL=C sort
     "$venv/bin/python" -VV
   } | sha256sum
 }
@@ -19,5 +19,7 @@ if [[ "$(cat "$stamp" 2>/dev/null)" != "$current" ]]; then
   rm -f "$stamp"
   run_step "build and install the Python package" "$venv/bin/pip" install \
     --disable-pip-version-check --no-build-isolation --no-deps --editable .
+  run_step "install the Python package deep_ep" "$venv/bin/pip" install \
+    --disable-pip-version-check --no-build-isolation --no-deps --editable python/deep_ep
   echo "$current" >"$stamp"
 fi

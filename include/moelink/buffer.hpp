@@ -14,9 +14,9 @@ namespace moelink {
 
 class Backend;
 
-// One rank's end of the exchange. Construction, dispatch, combine, barrier and close are collective:
-// all ranks of the group make the same calls in the same order. A Buffer is used by one thread at a
-// time; several Buffers may be used from several threads.
+// One rank's end of the exchange. Construction, dispatch, combine, barrier and close are
+// collective: all ranks of the group make the same calls in the same order. A Buffer is used by one
+// thread at a time; several Buffers may be used from several threads.
 //
 // Bad arguments throw Error(kInvalidArgument) before anything is sent and leave the buffer usable.
 // A lost or late peer throws Error(kPeerLost) or Error(kTimeout) at every survivor; the buffer then
@@ -35,18 +35,19 @@ class Buffer {
   DispatchResult dispatch(const DispatchConfig& config);
   DispatchResult dispatch(const CachedDispatchConfig& config);
 
-  // Sums, for each token, the rows that its ranks return: float32 accumulation from bias_0 + bias_1,
-  // ranks ascending, rounded once to nearest even. Expert-major rows of one rank are first summed for
-  // k ascending and rounded. With several nodes, ranks are summed and rounded per node first.
+  // Sums, for each token, the rows that its ranks return: float32 accumulation from bias_0 +
+  // bias_1, ranks ascending, rounded once to nearest even. Expert-major rows of one rank are first
+  // summed for k ascending and rounded. With several nodes, ranks are summed and rounded per node
+  // first.
   CombineResult combine(const CombineConfig& config);
 
-  // Low latency mode: fixed slots for M tokens per rank, one message per pair of ranks, no exchange of
-  // counts. At most two operations may be outstanding (sent, but not received). The first call of a new
-  // shape (M, H, K) opens an area in symmetric memory, collectively.
+  // Low latency mode: fixed slots for M tokens per rank, one message per pair of ranks, no exchange
+  // of counts. At most two operations may be outstanding (sent, but not received). The first call
+  // of a new shape (M, H, K) opens an area in symmetric memory, collectively.
   LowLatencyDispatchResult low_latency_dispatch(const LowLatencyDispatchConfig& config);
   LowLatencyCombineResult low_latency_combine(const LowLatencyCombineConfig& config);
-  // The tensor that the next low latency operation can combine from (CombineInput::kNextArea): bfloat16,
-  // shaped as recv_x of the handle. Valid until that operation.
+  // The tensor that the next low latency operation can combine from (CombineInput::kNextArea):
+  // bfloat16, shaped as recv_x of the handle. Valid until that operation.
   Tensor low_latency_combine_buffer(const std::shared_ptr<const LowLatencyRouting>& handle);
   // Collective among unmasked ranks: ends the low latency mode's use of its area, with a barrier.
   void clean_low_latency();

@@ -17,7 +17,8 @@ namespace moelink {
 
 enum class Layout : std::uint8_t {
   kCompact,      // a row per (token, destination rank), ordered by (source rank, token)
-  kExpertMajor,  // a row per (token, local expert), grouped by expert, groups padded to an alignment
+  kExpertMajor,  // a row per (token, local expert), grouped by expert, groups padded to an
+                 // alignment
 };
 
 enum class Padding : std::uint8_t { kZero, kLeave };  // rows between the expert groups
@@ -73,8 +74,8 @@ struct DispatchConfig {
   Layout layout = Layout::kCompact;
   int expert_alignment = 1;
   Padding padding = Padding::kZero;
-  // >0: receive tensors get exactly so many rows and the call does not wait for the counts; rows that
-  // stay unused have topk_idx -1 and weight 0, their payload is unspecified.
+  // >0: receive tensors get exactly so many rows and the call does not wait for the counts; rows
+  // that stay unused have topk_idx -1 and weight 0, their payload is unspecified.
   std::int64_t num_worst_tokens = 0;
   StreamOptions stream;
 };
@@ -96,7 +97,7 @@ struct CombineConfig {
   std::optional<TensorView> topk_weights;
   std::optional<TensorView> bias_0;  // [T, H] of x's type, added before the sum
   std::optional<TensorView> bias_1;
-  std::optional<TensorView> out;     // [T, H] of x's type: written instead of a new tensor
+  std::optional<TensorView> out;  // [T, H] of x's type: written instead of a new tensor
   std::shared_ptr<const Routing> handle;
   StreamOptions stream;
 };

@@ -9,7 +9,7 @@
 namespace moelink {
 
 enum class DType : std::uint8_t {
-  kUInt8,    // opaque bytes (INT4, NVFP4, MXFP8 payloads travel as these)
+  kUInt8,  // opaque bytes (INT4, NVFP4, MXFP8 payloads travel as these)
   kInt8,
   kInt32,
   kInt64,
@@ -35,10 +35,10 @@ struct DTypeTraits {
 };
 
 inline constexpr DTypeTraits kDTypeTraits[kNumDTypes] = {
-    {"uint8", 1, Reducible::kNo},      {"int8", 1, Reducible::kNo},
-    {"int32", 4, Reducible::kNo},      {"int64", 8, Reducible::kNo},
-    {"bool", 1, Reducible::kNo},       {"float16", 2, Reducible::kYes},
-    {"bfloat16", 2, Reducible::kYes},  {"float32", 4, Reducible::kYes},
+    {"uint8", 1, Reducible::kNo},         {"int8", 1, Reducible::kNo},
+    {"int32", 4, Reducible::kNo},         {"int64", 8, Reducible::kNo},
+    {"bool", 1, Reducible::kNo},          {"float16", 2, Reducible::kYes},
+    {"bfloat16", 2, Reducible::kYes},     {"float32", 4, Reducible::kYes},
     {"float8_e4m3fn", 1, Reducible::kNo}, {"float8_e8m0fnu", 1, Reducible::kNo},
 };
 

@@ -34,15 +34,16 @@ struct RendezvousConfig {
   std::string secret{};
 };
 
-// A copyable handle; copies share one bootstrap. Collective calls must be made by one thread at a time.
+// A copyable handle; copies share one bootstrap. Collective calls must be made by one thread at a
+// time.
 class Group {
  public:
   // Over any all-gather, such as a torch process group's or mpi4py's.
   static Group from_callback(Rank rank, int num_ranks, AllGather all_gather,
                              const GroupOptions& options = {});
 
-  // From the variables set by torchrun, mpirun (Open MPI, MPICH, PMIx) or Slurm, and MOELINK_SECRET.
-  // Throws Error(kInvalidArgument) naming the variable that is missing or wrong.
+  // From the variables set by torchrun, mpirun (Open MPI, MPICH, PMIx) or Slurm, and
+  // MOELINK_SECRET. Throws Error(kInvalidArgument) naming the variable that is missing or wrong.
   static Group from_environment(const GroupOptions& options = {});
 
   // Rank 0 listens at host:port, the others connect. Throws Error(kPeerLost) when refused, which

@@ -72,8 +72,8 @@ struct LowLatencyRouting {
 
 struct LowLatencyDispatchResult {
   Tensor recv_x;
-  // Per expert: float32 [L, R*M, H/128] or int32 [L, R*M, H/512], strides (.., 1, R*M); per rank the
-  // same with R and M for L and R*M.
+  // Per expert: float32 [L, R*M, H/128] or int32 [L, R*M, H/512], strides (.., 1, R*M); per rank
+  // the same with R and M for L and R*M.
   std::optional<Tensor> recv_scales;
   Tensor recv_count;                        // valid rows: int32 [L], or [R] in the per-rank layout
   std::optional<Tensor> recv_topk_idx;      // per rank: int32 [R, M, K], local id or -1

@@ -8,9 +8,9 @@
 namespace moelink {
 
 enum class ScaleFormat : std::uint8_t {
-  kFloat32,       // scale = amax / 448
-  kPowerOfTwo,    // float32, scale = 2^ceil(log2(amax / 448))
-  kPackedUE8M0,   // the same, as 4 exponent bytes per int32, first block in the low byte
+  kFloat32,      // scale = amax / 448
+  kPowerOfTwo,   // float32, scale = 2^ceil(log2(amax / 448))
+  kPackedUE8M0,  // the same, as 4 exponent bytes per int32, first block in the low byte
 };
 
 struct QuantizedRows {
@@ -23,8 +23,8 @@ struct QuantizedRows {
 // Throws Error(kInvalidArgument) naming what is wrong.
 QuantizedRows quantize_fp8(const TensorView& x, ScaleFormat format);
 
-// The inverse up to rounding; `dtype` is bfloat16, float16 or float32. The scale format follows from
-// the type of the scales (int32: packed UE8M0); scales may have any strides.
+// The inverse up to rounding; `dtype` is bfloat16, float16 or float32. The scale format follows
+// from the type of the scales (int32: packed UE8M0); scales may have any strides.
 Tensor dequantize_fp8(const TensorView& values, const TensorView& scales, DType dtype);
 
 }  // namespace moelink

@@ -38,13 +38,13 @@ struct CombineResult {
 };
 
 struct MemoryStatistics {
-  std::size_t symmetric_bytes = 0;       // backed by memory now: control area + arena high-water
-  std::size_t control_bytes = 0;         // part of it: signals and counts
-  std::size_t live_bytes = 0;            // arena bytes held by tensors now
-  std::size_t peak_live_bytes = 0;       // largest live_bytes so far
-  std::size_t capacity_bytes = 0;        // most that this rank may use
-  std::uint64_t num_window_misses = 0;   // dispatches that did not fit the expected window
-  std::uint64_t num_staged_combines = 0; // combines whose x lay outside the arena
+  std::size_t symmetric_bytes = 0;        // backed by memory now: control area + arena high-water
+  std::size_t control_bytes = 0;          // part of it: signals and counts
+  std::size_t live_bytes = 0;             // arena bytes held by tensors now
+  std::size_t peak_live_bytes = 0;        // largest live_bytes so far
+  std::size_t capacity_bytes = 0;         // most that this rank may use
+  std::uint64_t num_window_misses = 0;    // dispatches that did not fit the expected window
+  std::uint64_t num_staged_combines = 0;  // combines whose x lay outside the arena
 };
 
 }  // namespace moelink

@@ -11,8 +11,8 @@ namespace moelink {
 
 struct RoutingState;
 
-// Immutable once the dispatch that made it is complete. Belongs to the buffer that made it, and may be
-// used any number of times for combines and cached dispatches on it.
+// Immutable once the dispatch that made it is complete. Belongs to the buffer that made it, and may
+// be used any number of times for combines and cached dispatches on it.
 class Routing {
  public:
   explicit Routing(std::shared_ptr<RoutingState> state);

@@ -33,14 +33,14 @@ class Id {
   Rep value_{};
 };
 
-using Rank = Id<struct RankTag, std::int32_t>;             // member of a group, 0 .. num_ranks-1
-using Node = Id<struct NodeTag, std::int32_t>;             // host (or emulated host)
-using LocalRank = Id<struct LocalRankTag, std::int32_t>;   // rank inside its node
-using Expert = Id<struct ExpertTag, std::int32_t>;         // global expert id, 0 .. num_experts-1
+using Rank = Id<struct RankTag, std::int32_t>;            // member of a group, 0 .. num_ranks-1
+using Node = Id<struct NodeTag, std::int32_t>;            // host (or emulated host)
+using LocalRank = Id<struct LocalRankTag, std::int32_t>;  // rank inside its node
+using Expert = Id<struct ExpertTag, std::int32_t>;        // global expert id, 0 .. num_experts-1
 using LocalExpert = Id<struct LocalExpertTag, std::int32_t>;  // expert inside its rank
-using TokenIdx = Id<struct TokenTag, std::int32_t>;        // token at its source rank
-using Row = Id<struct RowTag, std::int64_t>;               // row of a receive tensor
-using Epoch = Id<struct EpochTag, std::uint64_t>;          // number of an operation on a buffer
+using TokenIdx = Id<struct TokenTag, std::int32_t>;           // token at its source rank
+using Row = Id<struct RowTag, std::int64_t>;                  // row of a receive tensor
+using Epoch = Id<struct EpochTag, std::uint64_t>;             // number of an operation on a buffer
 
 inline constexpr std::int32_t kNoExpert = -1;  // "no selection" in a top-k list
 inline constexpr std::int64_t kNoRow = -1;     // "no row" in a placement

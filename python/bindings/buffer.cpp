@@ -144,9 +144,8 @@ void bind_low_latency_calls(nb::class_<BoundBuffer>& buffer) {
       .def(
           "low_latency_combine_buffer",
           [](BoundBuffer& self, const Handle& handle) {
-            return self.call("low_latency_combine_buffer", [&](Buffer& core) {
-              return core.low_latency_combine_buffer(handle);
-            });
+            return self.call("low_latency_combine_buffer",
+                             [&](Buffer& core) { return core.low_latency_combine_buffer(handle); });
           },
           nb::arg("handle"))
       .def("clean_low_latency",
@@ -175,8 +174,7 @@ void bind_masks(nb::class_<BoundBuffer>& buffer) {
       .def(
           "is_masked",
           [](BoundBuffer& self, int rank) {
-            return self.call("is_masked",
-                             [&](Buffer& core) { return core.is_masked(Rank(rank)); });
+            return self.call("is_masked", [&](Buffer& core) { return core.is_masked(Rank(rank)); });
           },
           nb::arg("rank"));
 }

@@ -78,13 +78,14 @@ void receive(const Result& result) {
   hook();
 }
 
-// The scales in memory order, [groups, columns, rows], so that every consumer sees a contiguous tensor.
+// The scales in memory order, [groups, columns, rows], so that every consumer sees a contiguous
+// tensor.
 std::optional<Tensor> scales_by_column(const LowLatencyDispatchResult& result) {
   if (!result.recv_scales) return std::nullopt;
   Tensor scales = *result.recv_scales;
   const auto& shape = scales.view.shape;
-  scales.view = TensorView::contiguous(scales.view.data, scales.view.dtype,
-                                       {shape[0], shape[2], shape[1]});
+  scales.view =
+      TensorView::contiguous(scales.view.data, scales.view.dtype, {shape[0], shape[2], shape[1]});
   return scales;
 }
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 CPP_SUFFIXES = (".hpp", ".cpp", ".cuh", ".cu")
 
+# Names and signatures below these are fixed by the interface that the package reproduces.
+FIXED_INTERFACES = ("python/deep_ep/src/",)
+
 
 @dataclass
 class SourceTree:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from .source_tree import CPP_SUFFIXES, SourceTree
+from .source_tree import CPP_SUFFIXES, FIXED_INTERFACES, SourceTree
 from .violation import Violation
 
 MAX_SOURCE_LINES = 500
@@ -36,6 +36,8 @@ def check(tree: SourceTree) -> Iterator[Violation]:
 
 
 def _check_name(path: str) -> Iterator[Violation]:
+    if path.startswith(FIXED_INTERFACES):
+        return
     for part in PurePosixPath(path).parts:
         vague = _VAGUE_NAMES.intersection(re.split(r"[^a-z]+", part.lower()))
         if vague:

@@ -11,7 +11,8 @@ namespace moelink {
 namespace {
 
 HandleOrigin origin_of(const Backend& backend, const std::shared_ptr<const Routing>& handle) {
-  return handle && backend.owns(handle->state().owner) ? HandleOrigin::kOwn : HandleOrigin::kForeign;
+  return handle && backend.owns(handle->state().owner) ? HandleOrigin::kOwn
+                                                       : HandleOrigin::kForeign;
 }
 
 HandleOrigin origin_of(const Backend& backend,

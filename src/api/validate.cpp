@@ -16,8 +16,8 @@ Violations violations_of(const char* call, const Group& group) {
 void check_num_experts(Violations& violations, int num_experts, const BufferConfig& buffer,
                        const Group& group) {
   violations.require(num_experts > 0 && num_experts % group.num_ranks() == 0,
-                     "num_experts is {}, expected a positive multiple of the {} ranks",
-                     num_experts, group.num_ranks());
+                     "num_experts is {}, expected a positive multiple of the {} ranks", num_experts,
+                     group.num_ranks());
   violations.require(num_experts <= buffer.max_num_experts,
                      "num_experts is {}, the buffer was made for max_num_experts={}", num_experts,
                      buffer.max_num_experts);
@@ -27,8 +27,9 @@ void check_topk_idx(Violations& violations, const TensorView& topk_idx, std::int
   check_shape(violations, "topk_idx", topk_idx, {num_tokens, kAnyExtent});
   check_dtype(violations, "topk_idx", topk_idx, {DType::kInt64, DType::kInt32});
   check_contiguous(violations, "topk_idx", topk_idx);
-  violations.require(topk_idx.ndim != 2 || (topk_idx.shape[1] >= 1 && topk_idx.shape[1] <= kMaxTopk),
-                     "topk_idx is {}, expected a top-k from 1 to {}", topk_idx.describe(), kMaxTopk);
+  violations.require(
+      topk_idx.ndim != 2 || (topk_idx.shape[1] >= 1 && topk_idx.shape[1] <= kMaxTopk),
+      "topk_idx is {}, expected a top-k from 1 to {}", topk_idx.describe(), kMaxTopk);
 }
 
 void check_payload(Violations& violations, const TensorView& x,
@@ -100,8 +101,9 @@ void validate(const BufferConfig& config, const Group& group) {
                      config.num_workers);
   violations.require(config.timeout.count() >= 0, "timeout is {} ms, expected 0 or more",
                      config.timeout.count());
-  violations.require(group.num_ranks() <= kMaxRanks, "the group has {} ranks, at most {} are supported",
-                     group.num_ranks(), kMaxRanks);
+  violations.require(group.num_ranks() <= kMaxRanks,
+                     "the group has {} ranks, at most {} are supported", group.num_ranks(),
+                     kMaxRanks);
   violations.throw_if_any();
 }
 
@@ -121,7 +123,8 @@ void validate(const DispatchConfig& config, const BufferConfig& buffer, const Gr
   if (has_topk) {
     check_num_experts(violations, config.num_experts, buffer, group);
     check_topk_idx(violations, config.topk_idx, config.x.shape[0]);
-    check_weights(violations, config.topk_weights, {config.topk_idx.shape[0], config.topk_idx.shape[1]});
+    check_weights(violations, config.topk_weights,
+                  {config.topk_idx.shape[0], config.topk_idx.shape[1]});
     check_stats(violations, config, group);
   } else {
     if (config.num_experts != 0) check_num_experts(violations, config.num_experts, buffer, group);

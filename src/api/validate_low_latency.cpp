@@ -1,4 +1,5 @@
-// Checks of the low latency calls: every argument, its type, its shape, and what it must agree with.
+// Checks of the low latency calls: every argument, its type, its shape, and what it must agree
+// with.
 #include "api/argument_checks.hpp"
 #include "api/validate.hpp"
 #include "base/check.hpp"
@@ -43,7 +44,8 @@ void check_routing(Violations& violations, const TensorView& topk_idx,
   check_contiguous(violations, "topk_idx", topk_idx);
   if (topk_idx.ndim != 2) return;
   violations.require(topk_idx.shape[1] >= 1 && topk_idx.shape[1] <= kMaxTopk,
-                     "topk_idx is {}, expected a top-k from 1 to {}", topk_idx.describe(), kMaxTopk);
+                     "topk_idx is {}, expected a top-k from 1 to {}", topk_idx.describe(),
+                     kMaxTopk);
   if (!weights) return;
   check_shape(violations, "topk_weights", *weights, {num_tokens, topk_idx.shape[1]});
   check_dtype(violations, "topk_weights", *weights, {DType::kFloat32});
@@ -76,8 +78,10 @@ void check_combine_input(Violations& violations, const LowLatencyCombineConfig& 
                          const Group& group) {
   const LowLatencyRouting& handle = *config.handle;
   const bool per_expert = handle.layout == LowLatencyLayout::kPerExpert;
-  const std::int64_t groups = per_expert ? handle.num_experts / group.num_ranks() : group.num_ranks();
-  const std::int64_t rows = handle.num_max_tokens_per_rank * std::int64_t{per_expert ? group.num_ranks() : 1};
+  const std::int64_t groups =
+      per_expert ? handle.num_experts / group.num_ranks() : group.num_ranks();
+  const std::int64_t rows =
+      handle.num_max_tokens_per_rank * std::int64_t{per_expert ? group.num_ranks() : 1};
   check_shape(violations, "x", config.x, {groups, rows, handle.hidden});
   check_dtype(violations, "x", config.x, {DType::kBFloat16});
   if (config.input == CombineInput::kTensor) check_contiguous(violations, "x", config.x);

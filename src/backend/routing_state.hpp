@@ -27,9 +27,9 @@ struct RoutingState {
   std::int64_t num_recv_rows = 0;    // rows of the receive tensors
   std::int64_t max_rows = 0;         // num_worst_tokens; 0: exact sizes
 
-  std::vector<std::int64_t> tokens_of_rank;  // [R]: T of every rank
+  std::vector<std::int64_t> tokens_of_rank;    // [R]: T of every rank
   std::vector<std::int64_t> max_rows_of_rank;  // [R]: max_rows of every rank
-  std::vector<std::int32_t> counts;          // see CountMatrix
+  std::vector<std::int32_t> counts;            // see CountMatrix
 
   Tensor is_token_in_rank;        // bool [T, R]
   Tensor rank_prefix_matrix;      // int32 [R, R]
@@ -37,8 +37,9 @@ struct RoutingState {
   Tensor recv_src_token;          // int32 [N]
   Tensor recv_expert_row;         // int32 [N, K], expert-major only
 
-  std::vector<std::int32_t> send_row;    // [T, R]: compact row at each rank, kNoRow if not sent
-  std::vector<std::int32_t> topk_owner;  // [T, K]: rank of each selection that was sent, -1 otherwise
+  std::vector<std::int32_t> send_row;  // [T, R]: compact row at each rank, kNoRow if not sent
+  std::vector<std::int32_t>
+      topk_owner;  // [T, K]: rank of each selection that was sent, -1 otherwise
   std::vector<std::int32_t> expert_row;  // [T, K]: row at that rank, expert-major only
 
   CountMatrix count_matrix() const { return CountMatrix{counts.data(), num_ranks, num_experts}; }

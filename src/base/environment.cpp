@@ -51,8 +51,7 @@ Environment Environment::read() {
   }
   result.num_nodes = number_of<int>("MOELINK_NODES", 1).value_or(0);
   result.num_workers = number_of<int>("MOELINK_WORKERS", 1).value_or(0);
-  result.max_symmetric_bytes =
-      number_of<std::size_t>("MOELINK_MAX_SYMMETRIC_BYTES", 1).value_or(0);
+  result.max_symmetric_bytes = number_of<std::size_t>("MOELINK_MAX_SYMMETRIC_BYTES", 1).value_or(0);
   result.simd = text_of("MOELINK_SIMD");
   return result;
 }

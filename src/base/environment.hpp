@@ -10,13 +10,13 @@
 namespace moelink {
 
 struct Environment {
-  std::string log_level = "warning";          // MOELINK_LOG: trace, debug, info, warning, error, off
-  std::string secret;                         // MOELINK_SECRET: shared by the job's ranks
+  std::string log_level = "warning";  // MOELINK_LOG: trace, debug, info, warning, error, off
+  std::string secret;                 // MOELINK_SECRET: shared by the job's ranks
   std::optional<std::chrono::milliseconds> timeout;  // MOELINK_TIMEOUT_MS
-  int num_nodes = 0;                          // MOELINK_NODES: emulated nodes, 0 = not set
-  int num_workers = 0;                        // MOELINK_WORKERS: threads per operation, 0 = not set
-  std::size_t max_symmetric_bytes = 0;        // MOELINK_MAX_SYMMETRIC_BYTES, 0 = not set
-  std::string simd;                           // MOELINK_SIMD: highest SIMD target allowed, "" = best
+  int num_nodes = 0;                                 // MOELINK_NODES: emulated nodes, 0 = not set
+  int num_workers = 0;                  // MOELINK_WORKERS: threads per operation, 0 = not set
+  std::size_t max_symmetric_bytes = 0;  // MOELINK_MAX_SYMMETRIC_BYTES, 0 = not set
+  std::string simd;                     // MOELINK_SIMD: highest SIMD target allowed, "" = best
 
   // Throws Error(kInvalidArgument) naming the variable whose value does not parse.
   static Environment read();

@@ -52,8 +52,9 @@ const char* operation_name(Operation operation) noexcept {
 }
 
 const char* stage_name(Stage stage) noexcept {
-  constexpr const char* kNames[kNumStages] = {"route", "count",   "exchange",  "place",  "send",
-                                              "signal", "receive", "send_back", "reduce", "release"};
+  constexpr const char* kNames[kNumStages] = {"route",  "count",  "exchange", "place",
+                                              "send",   "signal", "receive",  "send_back",
+                                              "reduce", "release"};
   return kNames[static_cast<int>(stage)];
 }
 

@@ -16,8 +16,8 @@ class Bootstrap {
   virtual Rank rank() const = 0;
   virtual int num_ranks() const = 0;
 
-  // Collective: returns the blobs of all ranks in rank order. Blobs may differ in size and be empty.
-  // Throws Error(kTimeout) or Error(kPeerLost) naming `what` and the ranks that are missing.
+  // Collective: returns the blobs of all ranks in rank order. Blobs may differ in size and be
+  // empty. Throws Error(kTimeout) or Error(kPeerLost) naming `what` and the ranks that are missing.
   virtual std::vector<std::string> all_gather(const std::string& blob, const char* what,
                                               const Deadline& deadline) = 0;
 

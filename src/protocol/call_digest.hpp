@@ -11,26 +11,36 @@ namespace moelink {
 
 // The names are those of the arguments that the user passed.
 enum class DigestField {
-  kOperation,        // trace.hpp's Operation
-  kDType,            // of x
-  kHiddenBytes,      // bytes of a row of x
-  kScaleDType,       // -1: no scales
-  kScaleBytes,       // bytes of a row of scales
+  kOperation,    // trace.hpp's Operation
+  kDType,        // of x
+  kHiddenBytes,  // bytes of a row of x
+  kScaleDType,   // -1: no scales
+  kScaleBytes,   // bytes of a row of scales
   kNumTopk,
-  kTopkDType,        // -1: no topk_idx
-  kTopkWeights,      // 1 if given
+  kTopkDType,    // -1: no topk_idx
+  kTopkWeights,  // 1 if given
   kNumExperts,
   kLayout,
   kExpertAlignment,
-  kWorstTokens,      // 1 if num_worst_tokens was given
-  kHandle,           // epoch of the dispatch that made the handle; 0: none
+  kWorstTokens,  // 1 if num_worst_tokens was given
+  kHandle,       // epoch of the dispatch that made the handle; 0: none
 };
 
 inline constexpr std::size_t kNumDigestFields = 13;
 inline constexpr const char* kDigestFieldNames[kNumDigestFields] = {
-    "operation",    "dtype of x",     "row bytes of x", "dtype of scales",  "row bytes of scales",
-    "top-k",        "dtype of topk_idx", "topk_weights given", "num_experts", "layout",
-    "expert_alignment", "num_worst_tokens given", "handle (number of its dispatch)"};
+    "operation",
+    "dtype of x",
+    "row bytes of x",
+    "dtype of scales",
+    "row bytes of scales",
+    "top-k",
+    "dtype of topk_idx",
+    "topk_weights given",
+    "num_experts",
+    "layout",
+    "expert_alignment",
+    "num_worst_tokens given",
+    "handle (number of its dispatch)"};
 
 struct CallDigest {
   std::array<std::int64_t, kNumDigestFields> values{};

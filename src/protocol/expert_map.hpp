@@ -31,8 +31,9 @@ struct ExpertMap {
   }
 };
 
-// True if selection `k` of a token is the first of its list that leads to its rank: the one for which
-// the token is sent. `id_at(k)` gives the token's global ids, kNoExpert where nothing is selected.
+// True if selection `k` of a token is the first of its list that leads to its rank: the one for
+// which the token is sent. `id_at(k)` gives the token's global ids, kNoExpert where nothing is
+// selected.
 template <class IdAt>
 MOELINK_HD constexpr bool is_first_for_rank(const ExpertMap& map, const IdAt& id_at, int k) {
   if (id_at(k) == kNoExpert) return false;

@@ -10,8 +10,8 @@ namespace moelink {
 
 inline constexpr int kMaxTopk = 32;
 inline constexpr int kMaxRanks = 1024;
-inline constexpr std::size_t kRowGranuleBytes = 16;   // a row is a whole number of these
-inline constexpr std::size_t kPartAlignment = 256;    // start of each tensor inside a receive block
+inline constexpr std::size_t kRowGranuleBytes = 16;  // a row is a whole number of these
+inline constexpr std::size_t kPartAlignment = 256;   // start of each tensor inside a receive block
 
 MOELINK_HD constexpr std::size_t align_up(std::size_t value, std::size_t alignment) {
   return (value + alignment - 1) / alignment * alignment;

@@ -11,8 +11,8 @@
 
 namespace moelink {
 
-// Compact layout: rows are ordered by (source rank, token), so a source's rows at a destination start
-// behind those of the lower ranks.
+// Compact layout: rows are ordered by (source rank, token), so a source's rows at a destination
+// start behind those of the lower ranks.
 MOELINK_HD constexpr Row compact_start(const CountMatrix& counts, Rank source, Rank destination) {
   return Row(counts.tokens_before(source, destination));
 }
@@ -24,8 +24,8 @@ MOELINK_HD constexpr std::int64_t padded_group_rows(const CountMatrix& counts, E
   return align_up(counts.num_selections(expert), alignment);
 }
 
-// Writes the first row of each group of `destination` to group_start[0 .. L-1]; returns the number of
-// rows of the whole tensor.
+// Writes the first row of each group of `destination` to group_start[0 .. L-1]; returns the number
+// of rows of the whole tensor.
 MOELINK_HD constexpr std::int64_t expert_group_starts(const CountMatrix& counts,
                                                       const ExpertMap& map, Rank destination,
                                                       std::int64_t alignment,

@@ -17,9 +17,9 @@ enum class RowOrigin { kSent, kReused };
 // Bytes per row or token of each tensor; equal on all ranks (the call digest sees to that).
 struct ReceiveShape {
   Layout layout = Layout::kCompact;
-  std::size_t row_bytes = 0;     // payload of a row
-  std::size_t scale_bytes = 0;   // scales of a row; 0: none
-  std::size_t index_bytes = 0;   // one entry of topk_idx; 0: no top-k list
+  std::size_t row_bytes = 0;    // payload of a row
+  std::size_t scale_bytes = 0;  // scales of a row; 0: none
+  std::size_t index_bytes = 0;  // one entry of topk_idx; 0: no top-k list
   std::size_t num_topk = 0;
   std::size_t weight_bytes = 0;  // one top-k weight; 0: none
   RowOrigin origin = RowOrigin::kSent;

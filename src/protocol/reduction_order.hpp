@@ -10,16 +10,16 @@
 namespace moelink {
 
 // One row of a token's sum: where it lies and how many levels end behind it. Addends are listed by
-// node, rank and k ascending. Levels from the inside: the rows of one rank, the ranks of one node, the
-// nodes. Each level that has ended is rounded to the element type before it joins the next.
+// node, rank and k ascending. Levels from the inside: the rows of one rank, the ranks of one node,
+// the nodes. Each level that has ended is rounded to the element type before it joins the next.
 struct Pull {
   Rank rank;
   std::uint32_t closes = 0;
   Row row;
 };
 
-// Sets `closes` of the `count` pulls of one token, ordered as said above. Levels in which no group has
-// two members are left out: rounding a single exact value changes nothing.
+// Sets `closes` of the `count` pulls of one token, ordered as said above. Levels in which no group
+// has two members are left out: rounding a single exact value changes nothing.
 MOELINK_HD constexpr void close_levels(const Topology& topology, Pull* pulls, int count) {
   bool rank_level = false;
   bool node_level = false;

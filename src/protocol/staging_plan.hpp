@@ -37,8 +37,8 @@ MOELINK_HD constexpr std::int64_t chunk_begin(std::int64_t num_tokens, std::uint
   return num_tokens * chunk / num_chunks;
 }
 
-// The table at the start of a staging area: int32 first_row[R + 1]. In every slot the rows for rank i
-// start at row first_row[i]; a slot has first_row[R] rows. The slots follow at slots_offset().
+// The table at the start of a staging area: int32 first_row[R + 1]. In every slot the rows for rank
+// i start at row first_row[i]; a slot has first_row[R] rows. The slots follow at slots_offset().
 struct StagingTable {
   std::int32_t* first_row = nullptr;
   int num_ranks = 0;

@@ -117,8 +117,7 @@ TEST_F(ArgumentErrors, OfDispatchNameTheRouting) {
        {[](C& c) { c.num_experts = -4; }, {"num_experts is -4", "multiple of the 2 ranks"}},
        {[](C& c) { c.num_experts = 7; }, {"num_experts is 7", "multiple of the 2 ranks"}},
        {[](C& c) { c.num_experts = 66; }, {"num_experts is 66", "max_num_experts=64"}},
-       {[](C& c) { c.num_experts = 2; },
-        {"topk_idx[1, 0] is 2 on rank 1", "num_experts is 2"}}},
+       {[](C& c) { c.num_experts = 2; }, {"topk_idx[1, 0] is 2 on rank 1", "num_experts is 2"}}},
       [this](const C& c) { buffer().dispatch(c); });
 }
 

@@ -16,8 +16,8 @@
 
 namespace moelink {
 
-// One combine in flight. Rows that lie in the arena are read in place; others pass through a staging
-// area in chunks of tokens that all ranks derive from the count matrix.
+// One combine in flight. Rows that lie in the arena are read in place; others pass through a
+// staging area in chunks of tokens that all ranks derive from the count matrix.
 class CombineOperation {
  public:
   CombineOperation(CpuContext& context, const CombineConfig& config);
@@ -29,9 +29,9 @@ class CombineOperation {
   // Where the rows of one rank are read.
   struct Source {
     CombineSource kind = CombineSource::kInPlace;
-    const std::byte* rows = nullptr;      // kInPlace: row 0; kStaged: this rank's part of slot 0
-    std::size_t slot_stride_bytes = 0;    // kStaged: distance of the slots
-    std::int64_t chunk_first_row = 0;     // kStaged: compact row at the start of the slot
+    const std::byte* rows = nullptr;    // kInPlace: row 0; kStaged: this rank's part of slot 0
+    std::size_t slot_stride_bytes = 0;  // kStaged: distance of the slots
+    std::int64_t chunk_first_row = 0;   // kStaged: compact row at the start of the slot
     const float* weights = nullptr;
     bool lost = false;  // masked: contributes nothing
   };

@@ -57,8 +57,8 @@ void CpuBackend::break_buffer(Operation operation, const std::string& reason) {
     phase_ = Phase::kBroken;
     broken_reason_ = reason;
   }
-  log(LogLevel::kError, "rank {}: {} failed: {}", context_->rank.value(),
-      operation_name(operation), reason);
+  log(LogLevel::kError, "rank {}: {} failed: {}", context_->rank.value(), operation_name(operation),
+      reason);
   context_->signals->raise(reason, context_->completed.next());
 }
 

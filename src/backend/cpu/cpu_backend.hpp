@@ -38,8 +38,8 @@ class CpuBackend final : public Backend {
                               std::shared_ptr<const Routing> handle, const StreamOptions& options);
   template <class LowLatencyOperation, class Config>
   auto run_low_latency(Operation kind, const Config& config);
-  // Runs a step of an operation. A failure that leaves the ranks out of step breaks the buffer: it is
-  // told to the peers, and all later operations fail with it.
+  // Runs a step of an operation. A failure that leaves the ranks out of step breaks the buffer: it
+  // is told to the peers, and all later operations fail with it.
   void guarded(Operation operation, const std::function<void()>& step);
   void break_buffer(Operation operation, const std::string& reason);
 

@@ -34,10 +34,11 @@ struct CpuContext {
   std::unique_ptr<SignalBoard> signals;
   WorkerTeam workers;
 
-  Epoch epoch;                      // of the last operation begun
-  Epoch completed;                  // of the last operation in which this rank has done its part
-  std::size_t expected_bytes = 0;   // what the next dispatch will probably need
-  // Staging areas of the last operation. Peers may still read them until all have begun the next one.
+  Epoch epoch;                     // of the last operation begun
+  Epoch completed;                 // of the last operation in which this rank has done its part
+  std::size_t expected_bytes = 0;  // what the next dispatch will probably need
+  // Staging areas of the last operation. Peers may still read them until all have begun the next
+  // one.
   std::vector<std::shared_ptr<void>> retired;
   // Memory that a masked rank might still write.
   std::vector<std::shared_ptr<void>> quarantine;

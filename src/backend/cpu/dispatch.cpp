@@ -69,8 +69,8 @@ std::shared_ptr<DispatchOperation> DispatchOperation::make(CpuContext& context,
   inputs.stream = config.stream;
   // A cached dispatch only reads the state that it shares with the first one.
   std::shared_ptr<RoutingState> state(config.handle, &config.handle->state());
-  return std::make_shared<DispatchOperation>(context, Operation::kCachedDispatch,
-                                             std::move(inputs), std::move(state));
+  return std::make_shared<DispatchOperation>(context, Operation::kCachedDispatch, std::move(inputs),
+                                             std::move(state));
 }
 
 DispatchOperation::DispatchOperation(CpuContext& context, Operation operation,
@@ -104,8 +104,7 @@ CallDigest DispatchOperation::digest() const {
   digest.set(DigestField::kLayout, static_cast<std::int64_t>(state_->layout));
   digest.set(DigestField::kExpertAlignment, state_->expert_alignment);
   digest.set(DigestField::kWorstTokens, has_known_size() ? 1 : 0);
-  digest.set(DigestField::kHandle,
-             cached() ? static_cast<std::int64_t>(state_->epoch.value()) : 0);
+  digest.set(DigestField::kHandle, cached() ? static_cast<std::int64_t>(state_->epoch.value()) : 0);
   return digest;
 }
 
@@ -178,9 +177,8 @@ void DispatchOperation::check_worst_rows() const {
       fmt::format("{} (rank {})", operation_name(operation_), context_.rank.value()));
   for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
     const std::int64_t max_rows = state_->max_rows_of_rank[rank.index()];
-    const std::int64_t needed =
-        num_receive_rows(state_->count_matrix(), state_->expert_map(), rank, state_->layout,
-                         state_->expert_alignment);
+    const std::int64_t needed = num_receive_rows(state_->count_matrix(), state_->expert_map(), rank,
+                                                 state_->layout, state_->expert_alignment);
     violations.require(max_rows == 0 || needed <= max_rows,
                        "num_worst_tokens={} of rank {} is too small, {} rows are needed", max_rows,
                        rank.value(), needed);

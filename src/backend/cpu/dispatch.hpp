@@ -21,8 +21,8 @@ struct DispatchInputs {
   TensorView x;
   std::optional<TensorView> scales;
   std::optional<TensorView> topk_weights;
-  TopkList topk;                        // empty when cached or routed by a mask alone
-  std::optional<TensorView> topk_idx;   // the same, for its type
+  TopkList topk;                       // empty when cached or routed by a mask alone
+  std::optional<TensorView> topk_idx;  // the same, for its type
   std::optional<TensorView> mask;
   std::optional<TensorView> recv_stats;
   StreamOptions stream;
@@ -72,7 +72,8 @@ class DispatchOperation {
 
   void send_tokens(IndexRange tokens) const;
   void send_metadata(std::int64_t token, Rank destination, const Target& target) const;
-  void send_topk(std::int64_t token, Rank destination, std::int64_t row, const Target& target) const;
+  void send_topk(std::int64_t token, Rank destination, std::int64_t row,
+                 const Target& target) const;
   void send_expert_weights(std::int64_t token) const;
   void gather_rows(std::int64_t token, ReceivePart part, std::size_t row_bytes,
                    std::vector<void*>& rows) const;

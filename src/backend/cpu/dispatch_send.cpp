@@ -66,7 +66,8 @@ void DispatchOperation::gather_rows(std::int64_t token, ReceivePart part, std::s
   rows.clear();
   const auto place = [&](std::int32_t rank, std::int32_t row) {
     const Target& target = targets_[static_cast<std::size_t>(rank)];
-    if (target.present) rows.push_back(target.part(part) + static_cast<std::size_t>(row) * row_bytes);
+    if (target.present)
+      rows.push_back(target.part(part) + static_cast<std::size_t>(row) * row_bytes);
   };
   if (state_->layout == Layout::kCompact) {
     const std::int32_t* sent = state_->send_row.data() + token * state_->num_ranks;
@@ -122,7 +123,8 @@ void DispatchOperation::send_metadata(std::int64_t token, Rank destination,
   for (std::int64_t k = 0; k < num_topk; ++k) {
     const auto selection = static_cast<std::size_t>(token * num_topk + k);
     const bool here = state_->topk_owner[selection] == destination.value();
-    rows[row * num_topk + k] = static_cast<std::int32_t>(here ? state_->expert_row[selection] : kNoRow);
+    rows[row * num_topk + k] =
+        static_cast<std::int32_t>(here ? state_->expert_row[selection] : kNoRow);
   }
 }
 
@@ -170,9 +172,9 @@ void DispatchOperation::clear_rows(ReceivePart part, IndexRange rows, std::size_
 }
 
 void DispatchOperation::fill_unused_rows() const {
-  const IndexRange tail{state_->layout == Layout::kCompact ? state_->num_recv_tokens
-                                                           : fill_group_gaps(),
-                        state_->num_recv_rows};
+  const IndexRange tail{
+      state_->layout == Layout::kCompact ? state_->num_recv_tokens : fill_group_gaps(),
+      state_->num_recv_rows};
   const bool compact = state_->layout == Layout::kCompact;
   const std::size_t per_row = compact ? shape_.num_topk : 1;
   clear_rows(ReceivePart::kTopkWeights, tail, per_row * shape_.weight_bytes, std::byte{0});

@@ -28,8 +28,8 @@ std::string value_text(DigestField field, std::int64_t value) {
 void check_same_call(const Exchange& exchange, Operation operation, Rank self) {
   Violations violations(fmt::format("{} (rank {}): the ranks' calls differ",
                                     operation_name(operation), self.value()));
-  const auto yardstick = static_cast<std::size_t>(
-      std::ranges::find(exchange.present, true) - exchange.present.begin());
+  const auto yardstick = static_cast<std::size_t>(std::ranges::find(exchange.present, true) -
+                                                  exchange.present.begin());
   const CallDigest& reference = exchange.blocks[yardstick].digest;
   for (std::size_t rank = yardstick + 1; rank < exchange.blocks.size(); ++rank) {
     if (!exchange.present[rank]) continue;

@@ -20,8 +20,9 @@ struct Exchange {
 };
 
 // Begins the next operation: publishes `mine` (and a count row, which may be empty), waits for the
-// blocks of all ranks, and returns them. Afterwards the memory retired by the last operation is free.
-// Throws Error(kInvalidArgument), alike at all ranks, naming ranks whose calls differ and in what.
+// blocks of all ranks, and returns them. Afterwards the memory retired by the last operation is
+// free. Throws Error(kInvalidArgument), alike at all ranks, naming ranks whose calls differ and in
+// what.
 Exchange exchange_calls(CpuContext& context, Operation operation, const ExchangeBlock& mine,
                         std::span<const std::int32_t> count_row);
 

@@ -34,7 +34,8 @@ struct OpenDigest {
 std::size_t agree_on_config(const Group& group, const OpenDigest& mine, const Deadline& deadline) {
   std::string blob(sizeof(OpenDigest), '\0');
   std::memcpy(blob.data(), &mine, sizeof(mine));
-  const auto blobs = group.bootstrap().all_gather(blob, "comparing buffer configurations", deadline);
+  const auto blobs =
+      group.bootstrap().all_gather(blob, "comparing buffer configurations", deadline);
   Violations violations(
       fmt::format("Buffer (rank {}): the ranks' configurations differ", group.rank().value()));
   OpenDigest first;
@@ -71,9 +72,9 @@ std::size_t resource_limit(int resource) {
   return limit.rlim_cur;
 }
 
-// The arena only reserves addresses, so by default it may grow to all memory of the machine, as far as
-// the limits of the process allow: a file per rank, and the regions of all ranks, the results and
-// half as much again for everything else in the address space.
+// The arena only reserves addresses, so by default it may grow to all memory of the machine, as far
+// as the limits of the process allow: a file per rank, and the regions of all ranks, the results
+// and half as much again for everything else in the address space.
 std::size_t default_limit(int num_ranks) {
   const auto pages = static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES));
   const std::size_t memory = pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
@@ -115,13 +116,12 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
   const Deadline deadline = Deadline::after(context->timeout);
   const ControlLayout layout{group.num_ranks(), config.max_num_experts};
   const std::size_t control_bytes = align_up(layout.total_bytes(), kPage);
-  const std::size_t capacity =
-      agree_on_config(group,
-                      OpenDigest{.max_num_experts = config.max_num_experts,
-                                 .num_nodes = group.topology().num_nodes,
-                                 .arena_capacity =
-                                     arena_capacity(config, group.num_ranks(), control_bytes)},
-                      deadline);
+  const std::size_t capacity = agree_on_config(
+      group,
+      OpenDigest{.max_num_experts = config.max_num_experts,
+                 .num_nodes = group.topology().num_nodes,
+                 .arena_capacity = arena_capacity(config, group.num_ranks(), control_bytes)},
+      deadline);
   const std::size_t region_bytes = align_up(control_bytes + capacity, kPage);
   auto memory = open_symmetric_memory(group.bootstrap(), region_bytes, deadline);
 

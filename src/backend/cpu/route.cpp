@@ -82,7 +82,8 @@ void place_tokens(const TopkList& topk, Rank rank, RoutingState& state) {
   const auto* const sent = state.is_token_in_rank.view.as<std::uint8_t>();
   state.send_row.resize(static_cast<std::size_t>(state.num_tokens) * num_ranks);
   for (std::size_t i = 0; i < state.send_row.size(); ++i) {
-    state.send_row[i] = sent[i] != 0 ? next_row[i % num_ranks]++ : static_cast<std::int32_t>(kNoRow);
+    state.send_row[i] =
+        sent[i] != 0 ? next_row[i % num_ranks]++ : static_cast<std::int32_t>(kNoRow);
   }
   if (state.layout == Layout::kCompact) return;
 

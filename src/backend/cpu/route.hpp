@@ -31,8 +31,8 @@ class TopkList {
   TensorView view_;
 };
 
-// Fills is_token_in_rank and topk_owner of `state` (whose sizes are set) and returns this rank's row of
-// the count matrix. `mask`: is_token_in_rank of the call, may be null; a selection whose
+// Fills is_token_in_rank and topk_owner of `state` (whose sizes are set) and returns this rank's
+// row of the count matrix. `mask`: is_token_in_rank of the call, may be null; a selection whose
 // rank the mask excludes is not sent and not counted.
 // Throws Error(kInvalidArgument) naming the first id that is out of range.
 std::vector<std::int32_t> route_tokens(const TopkList& topk, const std::uint8_t* mask, Rank rank,
@@ -47,6 +47,7 @@ void place_tokens(const TopkList& topk, Rank rank, RoutingState& state);
 // Fills what the receiving side knows from the count matrix: sizes, prefix matrix, expert counts.
 void plan_receive(Rank rank, RoutingState& state);
 
-LayoutResult query_layout(const TopkList& topk, int num_experts, const Topology& topology, Rank rank);
+LayoutResult query_layout(const TopkList& topk, int num_experts, const Topology& topology,
+                          Rank rank);
 
 }  // namespace moelink

@@ -158,11 +158,10 @@ void SignalBoard::check_all_peers(Rank awaited, SignalChannel channel, SignalVal
   for (Rank peer(0); peer.value() < control_->num_ranks(); peer = peer.next()) {
     const bool judged = peer != control_->rank() && !masks_.is_masked(peer);
     if (!judged || control_->memory().peer_alive(peer)) continue;
-    // It may have died after it had sent everything: to this wait, or to other ranks, which say so by
-    // giving up if it has not.
-    const bool did_its_part = peer == awaited
-                                  ? reached(peer, channel, value)
-                                  : reached(peer, SignalChannel::kExchanged, begun);
+    // It may have died after it had sent everything: to this wait, or to other ranks, which say so
+    // by giving up if it has not.
+    const bool did_its_part = peer == awaited ? reached(peer, channel, value)
+                                              : reached(peer, SignalChannel::kExchanged, begun);
     if (!did_its_part) fail(ErrorCode::kPeerLost, "{} has died", describe(peer, context));
   }
 }

@@ -35,9 +35,9 @@ class SignalBoard {
   void put(Rank peer, SignalChannel channel, SignalValue value);
   void put_all(SignalChannel channel, SignalValue value);  // to all unmasked peers but this rank
 
-  // Returns true when `peer` has reached `value`, false if it is masked. A lost peer is masked now, or
-  // makes this throw, as Survival says: Error(kPeerLost) if a peer died or gave up, Error(kTimeout) at
-  // the deadline; both name rank, peer, stage, expected and seen value.
+  // Returns true when `peer` has reached `value`, false if it is masked. A lost peer is masked now,
+  // or makes this throw, as Survival says: Error(kPeerLost) if a peer died or gave up,
+  // Error(kTimeout) at the deadline; both name rank, peer, stage, expected and seen value.
   bool wait(Rank peer, SignalChannel channel, SignalValue value, const WaitContext& context);
   void wait_all(SignalChannel channel, SignalValue value, const WaitContext& context);
 

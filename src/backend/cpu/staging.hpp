@@ -14,8 +14,8 @@
 namespace moelink {
 
 // Two slots of rows, each split into one part per receiving rank; a table of the parts' first rows
-// comes first (see protocol/staging_plan.hpp). Slot c % 2 holds chunk c: for every rank, the rows of
-// its tokens in that chunk, in token order, the rows of several local experts already added up.
+// comes first (see protocol/staging_plan.hpp). Slot c % 2 holds chunk c: for every rank, the rows
+// of its tokens in that chunk, in token order, the rows of several local experts already added up.
 class StagingArea {
  public:
   // `x`: rows of this rank in dispatch order. Throws Error(kInvalidArgument) if the arena is full.

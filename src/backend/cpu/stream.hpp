@@ -37,12 +37,12 @@ class Stream {
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
-  // Appends a task; its event completes with it, carrying its exception if it throws. A task must not
-  // own the last reference to the stream.
+  // Appends a task; its event completes with it, carrying its exception if it throws. A task must
+  // not own the last reference to the stream.
   Event enqueue(Task task);
 
-  // Runs a task after all tasks enqueued before and returns when it is done; throws what it throws. On
-  // an idle stream the calling thread executes it itself: no hand-over, no wake-up.
+  // Runs a task after all tasks enqueued before and returns when it is done; throws what it throws.
+  // On an idle stream the calling thread executes it itself: no hand-over, no wake-up.
   void run(const Task& task);
 
  private:

@@ -21,8 +21,8 @@ constexpr IndexRange split_range(std::int64_t count, int part, int num_parts) {
   return IndexRange{count * part / num_parts, count * (part + 1) / num_parts};
 }
 
-// Helper threads start with the first run that needs them and sleep between runs. run() is called by
-// one thread at a time.
+// Helper threads start with the first run that needs them and sleep between runs. run() is called
+// by one thread at a time.
 class WorkerTeam {
  public:
   using Work = std::function<void(IndexRange)>;

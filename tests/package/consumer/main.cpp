@@ -25,9 +25,9 @@ int main() {
   combine.x = received.recv_x.view;
   combine.handle = received.handle;
   const moelink::CombineResult result = buffer.combine(combine);
-  const bool same = result.combined_x.view.num_bytes() == tokens.size() * sizeof(float) &&
-                    std::memcmp(result.combined_x.view.data, tokens.data(),
-                                tokens.size() * sizeof(float)) == 0;
+  const bool same =
+      result.combined_x.view.num_bytes() == tokens.size() * sizeof(float) &&
+      std::memcmp(result.combined_x.view.data, tokens.data(), tokens.size() * sizeof(float)) == 0;
   std::printf("moelink %s: tokens came back %s\n", moelink::kVersion,
               same ? "unchanged" : "CHANGED");
   return same ? 0 : 1;

@@ -34,9 +34,8 @@ LowLatencyCombine::LowLatencyCombine(CpuContext& context, LowLatencyContext& low
     result_.combined_x.view = *config.out;
     return;
   }
-  result_.combined_x =
-      make_arena_tensor(*context.results, DType::kBFloat16,
-                        {config.handle->num_tokens, config.handle->hidden});
+  result_.combined_x = make_arena_tensor(*context.results, DType::kBFloat16,
+                                         {config.handle->num_tokens, config.handle->hidden});
 }
 
 bool LowLatencyCombine::one_row_per_rank() const {
@@ -91,10 +90,10 @@ std::vector<LowLatencyCombine::ReturnRow> LowLatencyCombine::rows_for(Rank owner
   std::vector<ReturnRow> rows;
   const auto append = [&](std::int64_t at) {
     const bool weighted = routing.src_weight.defined();
-    rows.push_back(ReturnRow{
-        routing.src_info.view.as<std::int32_t>()[at], routing.src_topk.view.as<std::int32_t>()[at],
-        config_.x.as<std::byte>() + static_cast<std::size_t>(at) * row_bytes,
-        weighted ? routing.src_weight.view.as<float>()[at] : 1.0F});
+    rows.push_back(ReturnRow{routing.src_info.view.as<std::int32_t>()[at],
+                             routing.src_topk.view.as<std::int32_t>()[at],
+                             config_.x.as<std::byte>() + static_cast<std::size_t>(at) * row_bytes,
+                             weighted ? routing.src_weight.view.as<float>()[at] : 1.0F});
   };
   if (!per_expert) {
     const std::int32_t count = routing.recv_count.view.as<std::int32_t>()[owner.index()];
@@ -138,8 +137,8 @@ std::uint32_t LowLatencyCombine::send_pre_reduced(Rank owner, std::vector<Return
   return num_sent;
 }
 
-// A rank that returned another number of rows than this rank's tokens call for has left this rank out
-// of the dispatch, or the other way round: what lies in its slots is of an older operation.
+// A rank that returned another number of rows than this rank's tokens call for has left this rank
+// out of the dispatch, or the other way round: what lies in its slots is of an older operation.
 void LowLatencyCombine::leave_out_strangers() {
   std::vector<std::uint32_t> expected(arrived_.size());
   for (std::int64_t token = 0; token < config_.handle->num_tokens; ++token) {
@@ -188,9 +187,9 @@ void LowLatencyCombine::reduce_exact(std::int64_t token) const {
     const float weight = config_.topk_weights.as<float>()[token * topk_.num_topk() + k];
     terms[count++] = {return_slot(context_.rank, static_cast<std::int32_t>(token), k), weight};
   }
-  simd::weighted_sum_row({terms, count}, area_.hidden,
-                         result_.combined_x.view.as<std::byte>() +
-                             static_cast<std::size_t>(token) * area_.hidden * 2);
+  simd::weighted_sum_row(
+      {terms, count}, area_.hidden,
+      result_.combined_x.view.as<std::byte>() + static_cast<std::size_t>(token) * area_.hidden * 2);
 }
 
 void LowLatencyCombine::reduce_by_rank(std::int64_t token) const {

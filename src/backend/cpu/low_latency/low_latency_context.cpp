@@ -24,10 +24,11 @@ OutstandingSlot::~OutstandingSlot() { count_->fetch_sub(1); }
 void ensure_area(CpuContext& context, LowLatencyContext& low_latency, const LowLatencyArea& area) {
   if (low_latency.block && low_latency.area == area) return;
   if (low_latency.num_outstanding->load() > 1) {
-    fail(ErrorCode::kInvalidArgument,
-         "low latency (rank {}): the shape changes while an operation is outstanding: call its hook "
-         "first",
-         context.rank.value());
+    fail(
+        ErrorCode::kInvalidArgument,
+        "low latency (rank {}): the shape changes while an operation is outstanding: call its hook "
+        "first",
+        context.rank.value());
   }
   low_latency.block.reset();
   low_latency.block = context.arena->allocate(area.total_bytes());
@@ -56,7 +57,8 @@ Epoch begin_low_latency(CpuContext& context, LowLatencyContext& low_latency, Ope
   const Epoch last_user(epoch.value() - kNumLowLatencyHalves);
   for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
     if (context.signals->masks().is_masked(peer)) continue;
-    context.signals->wait(peer, SignalChannel::kLowLatencyReceived, SignalValue::of(last_user, kDone),
+    context.signals->wait(peer, SignalChannel::kLowLatencyReceived,
+                          SignalValue::of(last_user, kDone),
                           context.wait_context(operation, Stage::kSend));
   }
   return epoch;
@@ -67,9 +69,9 @@ bool await_message(CpuContext& context, Rank peer, Epoch epoch, Operation operat
   if (context.signals->masks().is_masked(peer)) return false;
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = wait_cost == nullptr ? Clock::time_point() : Clock::now();
-  const bool arrived = context.signals->wait(peer, SignalChannel::kLowLatencySent,
-                                             SignalValue::of(epoch, kDone),
-                                             context.wait_context(operation, Stage::kReceive));
+  const bool arrived =
+      context.signals->wait(peer, SignalChannel::kLowLatencySent, SignalValue::of(epoch, kDone),
+                            context.wait_context(operation, Stage::kReceive));
   if (wait_cost != nullptr) {
     wait_cost[peer.index()] += std::chrono::nanoseconds(Clock::now() - start).count();
   }

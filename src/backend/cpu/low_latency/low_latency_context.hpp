@@ -15,7 +15,7 @@ namespace moelink {
 // Everything is used on the stream, except num_outstanding.
 struct LowLatencyContext {
   LowLatencyArea area;
-  std::shared_ptr<void> block;             // null while no area is open
+  std::shared_ptr<void> block;              // null while no area is open
   std::vector<std::uint64_t> base_of_rank;  // offset of each rank's area in its region
 
   Epoch epoch;        // of the last operation
@@ -23,8 +23,8 @@ struct LowLatencyContext {
   // Shared with the operations, which may outlive the buffer.
   std::shared_ptr<std::atomic<int>> num_outstanding = std::make_shared<std::atomic<int>>(0);
 
-  Tensor combine_area;          // of low_latency_combine_buffer()
-  Epoch combine_area_epoch;     // operation for which it was handed out
+  Tensor combine_area;       // of low_latency_combine_buffer()
+  Epoch combine_area_epoch;  // operation for which it was handed out
 
   // Address in `rank`'s region.
   std::byte* at(const CpuContext& context, Rank rank, std::size_t offset) const {
@@ -52,9 +52,9 @@ void ensure_area(CpuContext& context, LowLatencyContext& low_latency, const LowL
 // used the same half, and returns the new epoch.
 Epoch begin_low_latency(CpuContext& context, LowLatencyContext& low_latency, Operation operation);
 
-// Waits for `peer`'s message of `epoch`. False if the peer is masked, or has been masked now because
-// it was lost and the buffer masks lost ranks; without that, throws as SignalBoard::wait does.
-// `wait_cost`: int64 [R], may be null; the nanoseconds waited are added.
+// Waits for `peer`'s message of `epoch`. False if the peer is masked, or has been masked now
+// because it was lost and the buffer masks lost ranks; without that, throws as SignalBoard::wait
+// does. `wait_cost`: int64 [R], may be null; the nanoseconds waited are added.
 bool await_message(CpuContext& context, Rank peer, Epoch epoch, Operation operation,
                    std::int64_t* wait_cost);
 

@@ -18,7 +18,8 @@ std::uint32_t wire_format(const LowLatencyDispatchConfig& config) {
   return config.fp8 ? 1 + static_cast<std::uint32_t>(*config.fp8) : kWireBFloat16;
 }
 
-// [groups, rows, columns] with the rows of one column next to each other, as grouped GEMMs want them.
+// [groups, rows, columns] with the rows of one column next to each other, as grouped GEMMs want
+// them.
 void make_column_major(TensorView& view) {
   view.strides[1] = 1;
   view.strides[2] = view.shape[1];
@@ -140,11 +141,12 @@ void LowLatencyDispatch::check_repeats(const std::vector<std::int32_t>& counts) 
     const std::int32_t count =
         counts[static_cast<std::size_t>(context_.num_ranks()) + expert.index()];
     if (count <= config_.num_max_tokens_per_rank) continue;
-    fail(ErrorCode::kInvalidArgument,
-         "{} (rank {}): topk_idx selects expert {} {} times (ids repeat within tokens), expected at "
-         "most num_max_tokens_per_rank={}",
-         operation_name(kOperation), context_.rank.value(), expert.value(), count,
-         config_.num_max_tokens_per_rank);
+    fail(
+        ErrorCode::kInvalidArgument,
+        "{} (rank {}): topk_idx selects expert {} {} times (ids repeat within tokens), expected at "
+        "most num_max_tokens_per_rank={}",
+        operation_name(kOperation), context_.rank.value(), expert.value(), count,
+        config_.num_max_tokens_per_rank);
   }
 }
 

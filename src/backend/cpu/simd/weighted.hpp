@@ -11,9 +11,9 @@ struct WeightedRow {
   float weight;
 };
 
-// out = round(sum of weight * row), bfloat16: in order, accumulated in float32 from 0, every product
-// and every sum rounded to float32 (no fused multiply-add), bitwise the same on every SIMD target.
-// Rows are aligned to 16 bytes; `rows` may be empty.
+// out = round(sum of weight * row), bfloat16: in order, accumulated in float32 from 0, every
+// product and every sum rounded to float32 (no fused multiply-add), bitwise the same on every SIMD
+// target. Rows are aligned to 16 bytes; `rows` may be empty.
 void weighted_sum_row(std::span<const WeightedRow> rows, std::size_t num_channels, void* out);
 
 }  // namespace moelink::simd
