@@ -39,8 +39,8 @@ class Buffer(LowLatencyCalls):
     * ``max_num_experts``: most experts that a call may name.
     * ``num_workers``: threads that one operation may use. 0: this rank's share of the cores.
     * ``timeout``: longest wait for a peer inside one operation, in seconds. None: the group's.
-    * ``survival``: what happens when a peer is lost: ``"raise"``, or ``"mask"``: it is masked with a
-      warning and the operation goes on without it.
+    * ``survival``: what happens when a peer is lost: ``"raise"``, or ``"mask"``: it is masked, with
+      a warning, and the operation goes on without it.
     * ``num_nodes``: see :class:`Group`; only where ``group`` is not a Group already.
 
     Errors are :class:`moelink.Error`. Bad arguments (code ``INVALID_ARGUMENT``) leave the buffer

@@ -147,9 +147,9 @@ class LowLatencyCalls:
     ) -> Any:
         """Brings the experts' rows back and sums them with the weights, k ascending, in float32.
 
-        * ``x``: bfloat16, shaped as recv_x. ``topk_idx``, ``topk_weights``: this rank's own routing.
-        * ``numerics``: ``"exact"``: a row per expert travels; ``"pre_reduced"``: the experts'
-          ranks sum first, a row per rank travels (the dispatch must have had the weights).
+        * ``x``: bfloat16, shaped as recv_x. ``topk_idx``, ``topk_weights``: this rank's routing.
+        * ``numerics``: ``"exact"``: a row per expert travels; ``"pre_reduced"``: the experts' ranks
+          sum first, and a row per rank travels (the dispatch must have had the weights).
         * ``zero_copy``: x was written to the tensor of :meth:`low_latency_combine_buffer`.
         * ``out``: bfloat16 [T, H], written instead of a new tensor.
 
