@@ -70,4 +70,9 @@ void check_rows(Violations& violations, const char* name, const TensorView& tens
                      kRowGranuleBytes);
 }
 
+void check_stream(Violations& violations, const StreamOptions& stream) {
+  violations.require(stream.num_workers >= 0, "num_workers is {}, expected 0 or more",
+                     stream.num_workers);
+}
+
 }  // namespace moelink

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/check.hpp"
+#include "moelink/config.hpp"
 #include "moelink/types.hpp"
 
 namespace moelink {
@@ -19,5 +20,6 @@ void check_dtype(Violations& violations, const char* name, const TensorView& ten
 void check_contiguous(Violations& violations, const char* name, const TensorView& tensor);
 // A payload: contiguous, rows of a multiple of kRowGranuleBytes, start aligned to the same.
 void check_rows(Violations& violations, const char* name, const TensorView& tensor);
+void check_stream(Violations& violations, const StreamOptions& stream);
 
 }  // namespace moelink

@@ -136,6 +136,7 @@ void validate(const DispatchConfig& config, const BufferConfig& buffer, const Gr
                      config.expert_alignment);
   violations.require(config.num_worst_tokens >= 0, "num_worst_tokens is {}, expected 0 or more",
                      config.num_worst_tokens);
+  check_stream(violations, config.stream);
   violations.throw_if_any();
 }
 
@@ -152,6 +153,7 @@ void validate(const CachedDispatchConfig& config, HandleOrigin origin, const Buf
                        "topk_weights were given, the handle was made without topk_idx");
     check_weights(violations, config.topk_weights, {handle.num_tokens(), handle.num_topk()});
   }
+  check_stream(violations, config.stream);
   violations.throw_if_any();
 }
 
@@ -175,6 +177,7 @@ void validate(const CombineConfig& config, HandleOrigin origin, const Group& gro
     check_like_result(violations, "bias_1", config.bias_1, config);
     check_like_result(violations, "out", config.out, config);
   }
+  check_stream(violations, config.stream);
   violations.throw_if_any();
 }
 

@@ -64,6 +64,7 @@ void check_execution(Violations& violations, ReceivePhase receive, const StreamO
   violations.require(receive == ReceivePhase::kInCall || stream.completion == Completion::kSync,
                      "a receive hook and an asynchronous call exclude each other, both were asked "
                      "for");
+  check_stream(violations, stream);
 }
 
 bool check_handle(Violations& violations, const std::shared_ptr<const LowLatencyRouting>& handle,

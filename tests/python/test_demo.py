@@ -196,7 +196,7 @@ def test_single_process_computes_every_selection() -> None:
 
 def test_training_lowers_the_loss() -> None:
     corpus = make_corpus()
-    config = TrainConfig(num_steps=60, seed=0, batch_size=8, num_warmup_steps=5)
+    config = TrainConfig(60, seed=0, batch_size=8, num_warmup_steps=5, learning_rate=4e-3)
     trainer = Trainer(SingleProcess(), corpus, make_model(corpus), config)
     losses = [trainer.step(step) for step in range(config.num_steps)]
     assert losses[-1] < 0.5 * corpus.unigram_entropy() < losses[0]

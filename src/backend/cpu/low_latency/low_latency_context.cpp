@@ -42,6 +42,7 @@ void ensure_area(CpuContext& context, LowLatencyContext& low_latency, const LowL
   set(DigestField::kWorstTokens, area.max_tokens);
   mine.spans[0] = WireSpan{context.arena->offset_of(low_latency.block.get()), area.total_bytes()};
   const Exchange exchange = exchange_calls(context, Operation::kOpen, mine, {});
+  context.completed = context.epoch;
   low_latency.base_of_rank.clear();
   for (const ExchangeBlock& block : exchange.blocks) {
     low_latency.base_of_rank.push_back(block.spans[0].offset);

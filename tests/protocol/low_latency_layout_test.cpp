@@ -1,0 +1,66 @@
+// Slots of the low latency area: no two overlap, halves alternate, everything lies inside.
+#include "protocol/low_latency_layout.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "protocol/expert_map.hpp"
+
+namespace moelink {
+namespace {
+
+constexpr LowLatencyArea kArea{3, 5, 4, 256};
+
+TEST(LowLatencyArea, SlotsDoNotOverlapAndLieInside) {
+  std::vector<std::pair<std::size_t, std::size_t>> spans;  // begin, end
+  for (const Epoch epoch : {Epoch(6), Epoch(7)}) {
+    for (Rank source(0); source.value() < kArea.num_ranks; source = source.next()) {
+      const std::size_t message = kArea.message_offset(epoch, source);
+      spans.emplace_back(message, message + sizeof(LowLatencyHeader));
+      for (std::size_t i = 0; i < 5; ++i) {
+        const std::size_t entry = kArea.entry_offset(epoch, source, i);
+        spans.emplace_back(entry, entry + kArea.entry_stride());
+        const std::size_t row = kArea.row_offset(epoch, source, i);
+        spans.emplace_back(row, row + kArea.row_stride());
+      }
+    }
+    for (TokenIdx token(0); token.value() < kArea.max_tokens; token = token.next()) {
+      for (int k = 0; k < kArea.num_topk; ++k) {
+        const std::size_t row = kArea.return_offset(epoch, token, k);
+        spans.emplace_back(row, row + kArea.row_stride());
+      }
+    }
+  }
+  std::ranges::sort(spans);
+  for (std::size_t i = 1; i < spans.size(); ++i) EXPECT_LE(spans[i - 1].second, spans[i].first);
+  EXPECT_LE(spans.back().second, kArea.total_bytes());
+}
+
+TEST(LowLatencyArea, OperationsTwoApartShareAHalf) {
+  EXPECT_EQ(kArea.row_offset(Epoch(4), Rank(1), 2), kArea.row_offset(Epoch(6), Rank(1), 2));
+  EXPECT_NE(kArea.row_offset(Epoch(4), Rank(1), 2), kArea.row_offset(Epoch(5), Rank(1), 2));
+}
+
+TEST(LowLatencyArea, RowHoldsFp8ValuesAndTheirScales) {
+  for (const std::size_t hidden : {std::size_t{128}, std::size_t{7168}, std::size_t{16384}}) {
+    const LowLatencyArea area{2, 1, 1, hidden};
+    EXPECT_GE(area.row_stride(), hidden + hidden / 128 * sizeof(float));
+    EXPECT_GE(area.row_stride(), hidden * 2);
+  }
+}
+
+TEST(IsFirstForRank, HoldsForOneSelectionOfEachRank) {
+  const ExpertMap map = ExpertMap::make(8, 4);  // two experts per rank
+  const std::vector<int> ids = {5, -1, 4, 0, 1, 7};
+  const auto id_at = [&](int k) { return ids[static_cast<std::size_t>(k)]; };
+  const std::vector<bool> expected = {true, false, false, true, false, true};
+  for (int k = 0; k < 6; ++k) {
+    EXPECT_EQ(is_first_for_rank(map, id_at, k), expected[static_cast<std::size_t>(k)]) << k;
+  }
+}
+
+}  // namespace
+}  // namespace moelink
