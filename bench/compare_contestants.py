@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from typing import Any, Protocol
 
 import moelink
@@ -11,6 +12,7 @@ import torch
 from gloo_exchange import GlooDispatch, GlooExchange, Shape
 from moelink.cli.bench_expectation import Expectation, differences
 from moelink.cli.bench_inputs import RankInputs
+from moelink.cli.bench_low_latency import expect_low_latency
 from moelink.cli.bench_options import BenchOptions
 from torch import Tensor
 
@@ -136,6 +138,70 @@ class MoelinkStagedContestant(MoelinkContestant):
 
     def prepare(self) -> None:
         self._rows = self._foreign.copy_(self._result.recv_x)
+
+
+class MoelinkLowLatencyContestant(MoelinkContestant):
+    """A row per (token, rank), as the contestants above move it; the experts return what came."""
+
+    name = "moelink_ll"
+    layout = "per_rank"
+
+    def dispatch(self) -> None:
+        inputs, options = self._inputs, self._options
+        self._result = self._buffer.low_latency_dispatch(
+            inputs.x,
+            inputs.topk_idx,
+            options.tokens,
+            inputs.topk_weights,
+            num_experts=options.experts,
+            layout=self.layout,
+        )
+
+    def combine(self) -> None:
+        inputs = self._inputs
+        self._combined = self._buffer.low_latency_combine(
+            self._rows, inputs.topk_idx, inputs.topk_weights, self._result.handle
+        )
+
+    def check(self) -> list[str]:
+        """The rows in use, source by source, are those of the compact layout; so are the sums."""
+        result, received = self._result, self._expected.received
+        counts = result.recv_count.tolist()
+
+        def in_use(tensor: Tensor) -> Any:
+            parts = zip(tensor, counts, strict=True)
+            return torch.cat([rows[:count] for rows, count in parts]).numpy()
+
+        recv_x = in_use(result.recv_x.view(torch.int16))
+        found = differences("recv_x", recv_x, self._expected.recv_x.view(np.int16))
+        topk_idx = in_use(result.recv_topk_idx).astype(np.int64)
+        found += differences("recv_topk_idx", topk_idx, received.topk_idx)
+        weights = in_use(result.recv_topk_weights)
+        found += differences("recv_topk_weights", weights, received.topk_weights)
+        expected = self._expected.combined_x.view(np.int16)
+        return found + differences("combined_x", _bits(self._combined), expected)
+
+
+class MoelinkPerExpertContestant(MoelinkLowLatencyContestant):
+    """A row per (token, expert), as grouped GEMMs want it; combine multiplies by the weights."""
+
+    name = "moelink_ll_per_expert"
+    layout = "per_expert"
+
+    def __init__(self, *arguments: Any):
+        super().__init__(*arguments)
+        options = replace(self._options, mode="ll", layout="per-expert")
+        self._expert_rows = expect_low_latency(options, self._buffer.rank)
+
+    def check(self) -> list[str]:
+        result, expected = self._result, self._expert_rows
+        count = result.recv_count.numpy()
+        if not np.array_equal(count, expected.received.count):
+            return ["recv_count differs"]
+        recv_x = _bits(result.recv_x)[expected.used]
+        found = differences("recv_x", recv_x, expected.recv_x.view(np.int16))
+        combined = expected.combined_x["exact"].view(np.int16)
+        return found + differences("combined_x", _bits(self._combined), combined)
 
 
 class MemcpyContestant:

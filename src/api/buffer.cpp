@@ -6,6 +6,7 @@
 #include "backend/cpu/route.hpp"
 #include "backend/routing_state.hpp"
 #include "protocol/low_latency_layout.hpp"
+#include "symm/arena.hpp"
 
 namespace moelink {
 namespace {
@@ -74,7 +75,7 @@ std::size_t Buffer::low_latency_size_hint(int num_max_tokens_per_rank, std::int6
                                           int num_ranks, int num_topk) {
   const LowLatencyArea area{num_ranks, num_max_tokens_per_rank, num_topk,
                             static_cast<std::size_t>(hidden)};
-  return area.total_bytes();
+  return arena_size_class(area.total_bytes());
 }
 
 void Buffer::mask_rank(Rank rank) {

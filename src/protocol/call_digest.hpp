@@ -23,10 +23,11 @@ enum class DigestField {
   kLayout,
   kExpertAlignment,
   kWorstTokens,  // 1 if num_worst_tokens was given
+  kMaxTokens,    // num_max_tokens_per_rank of the low latency mode
   kHandle,       // epoch of the dispatch that made the handle; 0: none
 };
 
-inline constexpr std::size_t kNumDigestFields = 13;
+inline constexpr std::size_t kNumDigestFields = 14;
 inline constexpr const char* kDigestFieldNames[kNumDigestFields] = {
     "operation",
     "dtype of x",
@@ -40,6 +41,7 @@ inline constexpr const char* kDigestFieldNames[kNumDigestFields] = {
     "layout",
     "expert_alignment",
     "num_worst_tokens given",
+    "num_max_tokens_per_rank",
     "handle (number of its dispatch)"};
 
 struct CallDigest {

@@ -7,6 +7,7 @@
 #include "moelink/host_device.hpp"
 #include "moelink/types.hpp"
 #include "protocol/limits.hpp"
+#include "protocol/signal.hpp"
 
 namespace moelink {
 
@@ -28,6 +29,11 @@ static_assert(sizeof(LowLatencyHeader) == 32);
 
 // Wire format of a row: 0 bfloat16, else 1 + ScaleFormat.
 inline constexpr std::uint32_t kWireBFloat16 = 0;
+
+MOELINK_HD constexpr SignalChannel low_latency_received_channel(Epoch epoch) {
+  return epoch.value() % kNumLowLatencyHalves == 0 ? SignalChannel::kLowLatencyReceivedEven
+                                                   : SignalChannel::kLowLatencyReceivedOdd;
+}
 
 // An area has two halves, used by operations in turn. A half has, for every source rank, a message
 // of up to M tokens, and for every own token and position k of its list a row for what comes back.

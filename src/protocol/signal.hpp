@@ -12,16 +12,19 @@ namespace moelink {
 // A word per (channel, source rank) lies in the region of the rank that waits for it. Only the
 // source writes it, with release order; the waiting rank reads it with acquire order.
 enum class SignalChannel {
-  kExchanged,           // the source's exchange block of this epoch is complete
-  kDelivered,           // the source's rows are in this rank's receive block
-  kStaged,              // progress: chunks of rows that the source has staged for this rank
-  kConsumed,            // progress: chunks that the source has read from this rank
-  kMasksPublished,      // progress: round of the agreement on masks
-  kLowLatencySent,      // the source's low latency message of this epoch is complete
-  kLowLatencyReceived,  // the source has read this rank's low latency message of this epoch
+  kExchanged,       // the source's exchange block of this epoch is complete
+  kDelivered,       // the source's rows are in this rank's receive block
+  kStaged,          // progress: chunks of rows that the source has staged for this rank
+  kConsumed,        // progress: chunks that the source has read from this rank
+  kMasksPublished,  // progress: round of the agreement on masks
+  kLowLatencySent,  // the source's low latency message of this epoch is complete
+  // The source has read this rank's low latency message of this epoch; a word for each half, as
+  // operations may be received in another order than they were sent.
+  kLowLatencyReceivedEven,
+  kLowLatencyReceivedOdd,
 };
 
-inline constexpr int kNumSignalChannels = 7;
+inline constexpr int kNumSignalChannels = 8;
 
 // Words grow for ever: the epoch in the upper bits, progress inside the operation in the lower
 // ones. A wait is over once the word has reached its value, so a word is never reset.

@@ -20,6 +20,14 @@ OPERATIONS = [
     "combine",
     "combine, staged",
 ]
+LOW_LATENCY_OPERATIONS = [
+    "dispatch",
+    "dispatch, hook",
+    "combine",
+    "combine, hook",
+    "pre-reduced",
+    "pre-red., hook",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +74,61 @@ def test_bench_verifies_emulated_nodes(tmp_path: Path) -> None:
 def test_bench_accepts_ranks_without_tokens(tmp_path: Path) -> None:
     code, _ = run_bench(tmp_path / "out.json", "--threads", "--ranks", "2", "--tokens", "0")
     assert code == exit_codes.OK
+
+
+@pytest.mark.parametrize("layout", ["per-expert", "per-rank"])
+@pytest.mark.parametrize("dtype", ["bf16", "fp8"])
+def test_bench_of_low_latency_verifies_every_operation(
+    dtype: str, layout: str, tmp_path: Path
+) -> None:
+    mode = ["--mode", "ll", "--layout", layout, "--dtype", dtype]
+    shape = ["--threads", "--ranks", "3", "--hidden", "640"]  # more channels than one piece
+    code, document = run_bench(tmp_path / "out.json", *mode, *shape)
+    assert code == exit_codes.OK
+    expected = LOW_LATENCY_OPERATIONS if layout == "per-expert" else LOW_LATENCY_OPERATIONS[:4]
+    assert [row["operation"] for row in document["rows"]] == expected
+    for row in document["rows"]:
+        assert row["verified"]
+        assert row["bytes_total"] == sum(row["bytes_per_rank"]) > 0
+
+
+def test_bench_of_low_latency_runs_on_processes_and_times_stages(tmp_path: Path) -> None:
+    code, document = run_bench(tmp_path / "out.json", "--mode", "ll", "--ranks", "2", "--stages")
+    assert code == exit_codes.OK
+    stages = {row["operation"]: set(row["stages_us"]) for row in document["rows"]}
+    assert {"send", "receive"} <= stages["dispatch"]
+    assert {"send_back", "reduce"} <= stages["pre-red., hook"]
+
+
+def test_bench_of_low_latency_takes_few_tokens_unless_told(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    shape = ["--hidden", "128", "--topk", "2", "--experts", "4", "--iters", "1", "--warmup", "0"]
+    arguments = ["bench", "--mode", "ll", "--threads", "--ranks", "2", "--json", str(path), *shape]
+    assert main.main(arguments) == exit_codes.OK
+    options = json.loads(path.read_text())["options"]
+    assert (options["tokens"], options["layout"]) == (16, "per-expert")
+
+
+@pytest.mark.parametrize("operation", ["low_latency_dispatch", "low_latency_combine"])
+def test_bench_of_low_latency_fails_when_a_single_bit_is_wrong(
+    operation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = getattr(moelink.Buffer, operation)
+
+    def wrong(self: moelink.Buffer, *arguments: Any, **keywords: Any) -> Any:
+        result = right(self, *arguments, **keywords)
+        hook = keywords.get("return_hook")
+        if self.rank == 1 and not hook:
+            rows = result.recv_x[0] if operation == "low_latency_dispatch" else result
+            rows.view(np.uint8)[0, 7] ^= 1
+        return result
+
+    monkeypatch.setattr(moelink.Buffer, operation, wrong)
+    mode = ["--mode", "ll", "--threads", "--ranks", "2"]
+    code, document = run_bench(tmp_path / "out.json", *mode)
+    assert code == exit_codes.VERIFICATION_FAILED
+    wrong_rows = [row["operation"] for row in document["rows"] if not row["verified"]]
+    assert operation.removeprefix("low_latency_") in wrong_rows
 
 
 def test_bench_with_stages_times_those_of_dispatch_and_combine(tmp_path: Path) -> None:

@@ -53,6 +53,12 @@ def test_help_shows_examples_and_exit_codes(
         (["--hidden", "144", "--dtype", "fp8"], "must be a multiple of 128"),
         (["--ranks", "3"], "--experts 64 is not a multiple of 3 ranks"),
         (["--ranks", "4", "--nodes", "3"], "do not split evenly"),
+        (["--mode", "ll", "--layout", "compact"], "use per-expert or per-rank"),
+        (["--layout", "per-rank"], "use compact or expert-major"),
+        (["--mode", "ll", "--dtype", "fp16"], "use bf16 or fp8"),
+        (["--mode", "ll", "--hidden", "192"], "must be a multiple of 128 with --mode ll"),
+        (["--mode", "ll", "--tokens", "4097"], "more than the 4096"),
+        (["--mode", "ll", "--alignment", "8"], "no meaning with --mode ll"),
         (["--json", "/nowhere/at/all.json"], "its folder does not exist"),
     ],
 )
@@ -71,8 +77,8 @@ def test_bench_names_all_problems_at_once() -> None:
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--mode", "ll"], "not in this version"),
         (["--backend", "cuda"], "no CUDA backend"),
+        (["--backend", "cuda", "--mode", "ll"], "no CUDA backend"),
     ],
 )
 def test_bench_says_what_this_version_cannot_do(

@@ -43,8 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _refusal(options: BenchOptions) -> str | None:
     """Why this build or machine cannot run these options."""
-    if options.mode == "ll":
-        return "--mode ll: low latency operations are not in this version; use --mode ht"
     if options.backend == "cuda":
         import moelink
 
@@ -52,7 +50,7 @@ def _refusal(options: BenchOptions) -> str | None:
         if not has_cuda():
             return "--backend cuda: this build has no CUDA backend; use --backend cpu"
         return "--backend cuda: `moelink bench` cannot measure it in this version"
-    if options.dtype in ("bf16", "fp8", "int8"):
+    if options.dtype in ("bf16", "fp8", "int8"):  # low latency knows no others
         try:
             import ml_dtypes  # noqa: F401
         except ImportError:

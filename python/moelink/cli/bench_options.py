@@ -9,12 +9,15 @@ from typing import Any
 from moelink.cli import exit_codes
 
 DTYPES = ("bf16", "fp16", "fp32", "fp8", "int8")
-LAYOUTS = ("compact", "expert-major")
+# By mode; the first ones are the defaults.
+LAYOUTS = {"ht": ("compact", "expert-major"), "ll": ("per-expert", "per-rank")}
+DEFAULT_NUM_TOKENS = {"ht": 512, "ll": 16}
 MODES = ("ht", "ll")
 BACKENDS = ("cpu", "cuda")
 DEFAULT_NUM_RANKS = 4
 
 ELEMENT_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp8": 1, "int8": 1}
+MAX_LOW_LATENCY_TOKENS = 4096
 SCALE_BLOCK = 128  # channels that share one scale in fp8 and int8
 
 _EPILOG = (
@@ -23,6 +26,7 @@ _EPILOG = (
   moelink bench --ranks 2 --tokens 16 --stages   where a small exchange spends
   moelink bench --dtype fp8 --layout expert-major --alignment 128
   moelink bench --ranks 8 --nodes 2 --json out.json
+  moelink bench --mode ll --dtype fp8            low latency, quantised on send
 
   ranks of a launcher (leave --ranks out):
   export MOELINK_SECRET=$(openssl rand -hex 32)
@@ -45,7 +49,7 @@ class BenchOptions:
     backend: str = "cpu"
     ranks: int | None = None  # None: the launcher's, or DEFAULT_NUM_RANKS
     nodes: int = 1
-    tokens: int = 512
+    tokens: int = DEFAULT_NUM_TOKENS["ht"]
     hidden: int = 2048
     topk: int = 8
     experts: int = 64
@@ -117,7 +121,10 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_shape_arguments(parser: argparse.ArgumentParser) -> None:
     shape = parser.add_argument_group("what")
     shape.add_argument(
-        "--tokens", type=_natural, metavar="T", default=512, help="per rank (default: 512)"
+        "--tokens",
+        type=_natural,
+        metavar="T",
+        help="per rank (default: {ht}, with --mode ll {ll})".format(**DEFAULT_NUM_TOKENS),
     )
     shape.add_argument(
         "--hidden", type=_positive, metavar="H", default=2048, help="channels (default: 2048)"
@@ -133,9 +140,14 @@ def _add_shape_arguments(parser: argparse.ArgumentParser) -> None:
         choices=DTYPES,
         default="bf16",
         help="of the dispatched rows; fp8 and int8 carry a scale per 128 channels and are combined "
-        "in bf16 (default: bf16)",
+        "in bf16; with --mode ll bf16 or fp8 (default: bf16)",
     )
-    shape.add_argument("--layout", choices=LAYOUTS, default="compact", help="(default: compact)")
+    shape.add_argument(
+        "--layout",
+        choices=[name for names in LAYOUTS.values() for name in names],
+        help="compact or expert-major; with --mode ll per-expert or per-rank "
+        "(default: the first of them)",
+    )
     shape.add_argument(
         "--alignment",
         type=_positive,
@@ -172,7 +184,12 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def from_arguments(arguments: argparse.Namespace) -> BenchOptions:
     """Options that are possible by themselves; leaves by SystemExit(2) with all that is wrong."""
     names = BenchOptions.__dataclass_fields__
-    options = BenchOptions(**{name: getattr(arguments, name) for name in names})
+    values = {name: getattr(arguments, name) for name in names}
+    if values["tokens"] is None:
+        values["tokens"] = DEFAULT_NUM_TOKENS[values["mode"]]
+    if values["layout"] is None:
+        values["layout"] = LAYOUTS[values["mode"]][0]
+    options = BenchOptions(**values)
     problems = shape_problems(options, options.ranks)
     if problems:
         arguments.usage_error("; ".join(problems))
@@ -189,16 +206,42 @@ def shape_problems(options: BenchOptions, num_ranks: int | None) -> list[str]:
             f"--hidden {options.hidden} with --dtype {options.dtype} makes rows of "
             f"{options.row_bytes} bytes; they must be a multiple of 16"
         )
-    if options.dtype in ("fp8", "int8") and options.hidden % SCALE_BLOCK:
+    has_scales = options.mode == "ht" and options.dtype in ("fp8", "int8")
+    if has_scales and options.hidden % SCALE_BLOCK:
         problems.append(
             f"--hidden {options.hidden} must be a multiple of {SCALE_BLOCK} for {options.dtype}"
         )
+    problems += _mode_problems(options)
     if num_ranks is None:
         return problems
     if options.experts % num_ranks:
         problems.append(f"--experts {options.experts} is not a multiple of {num_ranks} ranks")
     if num_ranks % options.nodes:
         problems.append(f"{num_ranks} ranks do not split evenly into --nodes {options.nodes}")
+    return problems
+
+
+def _mode_problems(options: BenchOptions) -> list[str]:
+    problems = []
+    layouts = LAYOUTS[options.mode]
+    if options.layout not in layouts:
+        problems.append(
+            f"--layout {options.layout} with --mode {options.mode}: use {' or '.join(layouts)}"
+        )
+    if options.mode != "ll":
+        return problems
+    if options.dtype not in ("bf16", "fp8"):
+        problems.append(f"--dtype {options.dtype} with --mode ll: use bf16 or fp8")
+    if options.hidden % SCALE_BLOCK:
+        problems.append(
+            f"--hidden {options.hidden} must be a multiple of {SCALE_BLOCK} with --mode ll"
+        )
+    if options.tokens > MAX_LOW_LATENCY_TOKENS:
+        problems.append(
+            f"--tokens {options.tokens} is more than the {MAX_LOW_LATENCY_TOKENS} of --mode ll"
+        )
+    if options.alignment != 1:
+        problems.append("--alignment has no meaning with --mode ll")
     return problems
 
 

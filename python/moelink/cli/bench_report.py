@@ -108,9 +108,10 @@ def make_table(options: BenchOptions, rows: Sequence[dict[str, Any]]) -> Table:
 
 def title(options: BenchOptions) -> str:
     nodes = f" on {options.nodes} nodes" if options.nodes > 1 else ""
+    mode = "low latency, " if options.mode == "ll" else ""
     return (
         f"{options.ranks} ranks{nodes}, {options.tokens} tokens of {options.hidden} "
-        f"{options.dtype}, top-{options.topk} of {options.experts}, {options.layout}"
+        f"{options.dtype}, top-{options.topk} of {options.experts}, {mode}{options.layout}"
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from moelink.cli import machine
 from moelink.cli.bench_expectation import Expectation, differences, expect, expert_rows
 from moelink.cli.bench_inputs import RankInputs, combine_dtype, make_inputs
+from moelink.cli.bench_low_latency import LowLatencyBench
 from moelink.cli.bench_measure import (
     MemcpyFloor,
     Operation,
@@ -32,8 +33,6 @@ def run_rank(group: Any, arguments: dict[str, Any], progress: Callable[[str], No
 
     options = BenchOptions(**arguments)
     progress("inputs and reference")
-    inputs = make_inputs(options, group.rank)
-    expected = expect(options, group.rank)
     buffer = moelink.Buffer(
         group,
         hidden_bytes=_max_row_bytes(options),
@@ -42,8 +41,12 @@ def run_rank(group: Any, arguments: dict[str, Any], progress: Callable[[str], No
         num_workers=options.workers,
     )
     with buffer:
-        bench = RankBench(buffer, options, inputs, expected)
-        operations = [bench.run(make(), progress) for make in bench.makers()]
+        bench = _make_bench(buffer, options)
+        operations = []
+        for make in bench.makers():
+            operation = make()
+            progress(operation.name)
+            operations.append(_run_operation(buffer, options, operation, bench.floor))
         memory = asdict(buffer.memory_statistics())
     return {
         "operations": [asdict(times) for times in operations],
@@ -58,6 +61,26 @@ def _max_row_bytes(options: BenchOptions) -> int:
     )
 
 
+def _make_bench(buffer: Any, options: BenchOptions) -> RankBench | LowLatencyBench:
+    if options.mode == "ll":
+        return LowLatencyBench(buffer, options)
+    rank = buffer.rank
+    return RankBench(buffer, options, make_inputs(options, rank), expect(options, rank))
+
+
+def _run_operation(
+    buffer: Any, options: BenchOptions, operation: Operation, floor: MemcpyFloor
+) -> RankTimes:
+    """Collective."""
+    times = measure(operation, buffer.barrier, floor, options.warmup, options.iters)
+    if options.stages:
+        num_calls = min(options.iters, _MAX_STAGE_CALLS)
+        times.stages_ns = measure_stages(
+            operation, buffer.barrier, _set_clock, buffer.rank, num_calls
+        )
+    return times
+
+
 class RankBench:
     """The operations of one rank's buffer, ready to be measured one after the other."""
 
@@ -68,7 +91,7 @@ class RankBench:
         self._options = options
         self._inputs = inputs
         self._expected = expected
-        self._floor = MemcpyFloor(max(self._dispatch_bytes(), self._combine_bytes(), 1))
+        self.floor = MemcpyFloor(max(self._dispatch_bytes(), self._combine_bytes(), 1))
         self._keywords = {
             "layout": options.layout.replace("-", "_"),
             "expert_alignment": options.alignment,
@@ -81,18 +104,6 @@ class RankBench:
         if self._fits_worst_case():
             makers.append(self._worst_case_dispatch)
         return [*makers, self._combine, self._staged_combine]
-
-    def run(self, operation: Operation, progress: Callable[[str], None]) -> RankTimes:
-        """Collective."""
-        progress(operation.name)
-        options = self._options
-        barrier = self._buffer.barrier
-        times = measure(operation, barrier, self._floor, options.warmup, options.iters)
-        if options.stages:
-            num_calls = min(options.iters, _MAX_STAGE_CALLS)
-            rank = self._buffer.rank
-            times.stages_ns = measure_stages(operation, barrier, _set_clock, rank, num_calls)
-        return times
 
     def _dispatch_raw(self, **keywords: Any) -> Any:
         inputs = self._inputs

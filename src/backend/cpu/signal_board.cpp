@@ -36,7 +36,9 @@ void futex_wake_all(std::uint32_t& word) {
 }
 
 bool is_low_latency(SignalChannel channel) {
-  return channel == SignalChannel::kLowLatencySent || channel == SignalChannel::kLowLatencyReceived;
+  return channel == SignalChannel::kLowLatencySent ||
+         channel == SignalChannel::kLowLatencyReceivedEven ||
+         channel == SignalChannel::kLowLatencyReceivedOdd;
 }
 
 }  // namespace

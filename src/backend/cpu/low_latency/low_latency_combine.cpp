@@ -166,7 +166,7 @@ void LowLatencyCombine::receive() {
   check_messages(context_, low_latency_, header(), arrived_);
   leave_out_strangers();
   for (std::int64_t token = 0; token < config_.handle->num_tokens; ++token) reduce_token(token);
-  acknowledge(context_, epoch_, arrived_);
+  acknowledge(context_, low_latency_, epoch_, arrived_);
 }
 
 void LowLatencyCombine::reduce_token(std::int64_t token) const {

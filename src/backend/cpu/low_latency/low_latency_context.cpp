@@ -24,14 +24,13 @@ OutstandingSlot::~OutstandingSlot() { count_->fetch_sub(1); }
 void ensure_area(CpuContext& context, LowLatencyContext& low_latency, const LowLatencyArea& area) {
   if (low_latency.block && low_latency.area == area) return;
   if (low_latency.num_outstanding->load() > 1) {
-    fail(
-        ErrorCode::kInvalidArgument,
-        "low latency (rank {}): the shape changes while an operation is outstanding: call its hook "
-        "first",
-        context.rank.value());
+    fail(ErrorCode::kInvalidArgument,
+         "low latency (rank {}): the shape changes while an operation is outstanding: call its "
+         "hook first",
+         context.rank.value());
   }
-  low_latency.block.reset();
-  low_latency.block = context.arena->allocate(area.total_bytes());
+  low_latency.block.reset();  // until the ranks agree, no area is open
+  std::shared_ptr<void> block = context.arena->allocate(area.total_bytes());
   ExchangeBlock mine{};
   const auto set = [&mine](DigestField field, auto value) {
     mine.digest.set(field, static_cast<std::int64_t>(value));
@@ -39,26 +38,32 @@ void ensure_area(CpuContext& context, LowLatencyContext& low_latency, const LowL
   set(DigestField::kOperation, Operation::kOpen);
   set(DigestField::kHiddenBytes, area.hidden * 2);
   set(DigestField::kNumTopk, area.num_topk);
-  set(DigestField::kWorstTokens, area.max_tokens);
-  mine.spans[0] = WireSpan{context.arena->offset_of(low_latency.block.get()), area.total_bytes()};
+  set(DigestField::kMaxTokens, area.max_tokens);
+  mine.spans[0] = WireSpan{context.arena->offset_of(block.get()), area.total_bytes()};
   const Exchange exchange = exchange_calls(context, Operation::kOpen, mine, {});
   context.completed = context.epoch;
   low_latency.base_of_rank.clear();
-  for (const ExchangeBlock& block : exchange.blocks) {
-    low_latency.base_of_rank.push_back(block.spans[0].offset);
+  for (const ExchangeBlock& other : exchange.blocks) {
+    low_latency.base_of_rank.push_back(other.spans[0].offset);
   }
+  low_latency.block = std::move(block);
   low_latency.area = area;
   low_latency.first_epoch = low_latency.epoch.next();
 }
 
 Epoch begin_low_latency(CpuContext& context, LowLatencyContext& low_latency, Operation operation) {
   const Epoch epoch = low_latency.epoch.next();
+  const bool half_is_used = epoch.value() >= low_latency.first_epoch.value() + kNumLowLatencyHalves;
+  const Epoch last_user(half_is_used ? epoch.value() - kNumLowLatencyHalves : 0);
+  if (low_latency.received[epoch.value() % kNumLowLatencyHalves] < last_user) {
+    fail(ErrorCode::kInvalidArgument,
+         "{} (rank {}): the operation before the last has not been received: call its hook first",
+         operation_name(operation), context.rank.value());
+  }
   low_latency.epoch = epoch;
-  if (epoch.value() < low_latency.first_epoch.value() + kNumLowLatencyHalves) return epoch;
-  const Epoch last_user(epoch.value() - kNumLowLatencyHalves);
+  if (!half_is_used) return epoch;
   for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
-    if (context.signals->masks().is_masked(peer)) continue;
-    context.signals->wait(peer, SignalChannel::kLowLatencyReceived,
+    context.signals->wait(peer, low_latency_received_channel(epoch),
                           SignalValue::of(last_user, kDone),
                           context.wait_context(operation, Stage::kSend));
   }
@@ -85,14 +90,16 @@ LowLatencyHeader& header_of(const CpuContext& context, const LowLatencyContext& 
   return *reinterpret_cast<LowLatencyHeader*>(low_latency.at(context, context.rank, offset));
 }
 
-void acknowledge(CpuContext& context, Epoch epoch, const std::vector<bool>& arrived) {
+void acknowledge(CpuContext& context, LowLatencyContext& low_latency, Epoch epoch,
+                 const std::vector<bool>& arrived) {
+  low_latency.received[epoch.value() % kNumLowLatencyHalves] = epoch;
   for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
     if (!arrived[peer.index()] || peer == context.rank) continue;
-    context.signals->put(peer, SignalChannel::kLowLatencyReceived, SignalValue::of(epoch, kDone));
+    context.signals->put(peer, low_latency_received_channel(epoch), SignalValue::of(epoch, kDone));
   }
 }
 
-void check_messages(CpuContext& context, const LowLatencyContext& low_latency,
+void check_messages(CpuContext& context, LowLatencyContext& low_latency,
                     const LowLatencyHeader& mine, const std::vector<bool>& arrived) {
   const auto operation = static_cast<Operation>(mine.operation);
   Violations violations(fmt::format("{} (rank {}): the ranks' calls differ",
@@ -100,6 +107,8 @@ void check_messages(CpuContext& context, const LowLatencyContext& low_latency,
   for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
     if (!arrived[peer.index()]) continue;
     const LowLatencyHeader& theirs = header_of(context, low_latency, Epoch(mine.epoch), peer);
+    violations.require(theirs.epoch == mine.epoch, "rank {} is at operation {}, expected {}",
+                       peer.value(), theirs.epoch, mine.epoch);
     violations.require(theirs.operation == mine.operation, "rank {} calls {}", peer.value(),
                        operation_name(static_cast<Operation>(theirs.operation)));
     violations.require(theirs.format == mine.format,
@@ -113,7 +122,7 @@ void check_messages(CpuContext& context, const LowLatencyContext& low_latency,
                        peer.value());
   }
   if (violations.empty()) return;
-  acknowledge(context, Epoch(mine.epoch), arrived);
+  acknowledge(context, low_latency, Epoch(mine.epoch), arrived);
   violations.throw_if_any();
 }
 

@@ -1,6 +1,7 @@
 // What the low latency operations of one CPU buffer share.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -20,6 +21,8 @@ struct LowLatencyContext {
 
   Epoch epoch;        // of the last operation
   Epoch first_epoch;  // of the first operation on this area
+  // Last operation of each half that this rank has received.
+  std::array<Epoch, kNumLowLatencyHalves> received{};
   // Shared with the operations, which may outlive the buffer.
   std::shared_ptr<std::atomic<int>> num_outstanding = std::make_shared<std::atomic<int>>(0);
 
@@ -48,8 +51,9 @@ class OutstandingSlot {
 // Collective among the unmasked ranks when the shape differs from that of the open area.
 void ensure_area(CpuContext& context, LowLatencyContext& low_latency, const LowLatencyArea& area);
 
-// Begins the next operation: waits until every unmasked peer has received the last operation that
-// used the same half, and returns the new epoch.
+// Begins the next operation. Throws Error(kInvalidArgument) while this rank has not received its
+// last operation on the same half. Waits until every unmasked peer has received the last operation
+// that used the same half, and returns the new epoch.
 Epoch begin_low_latency(CpuContext& context, LowLatencyContext& low_latency, Operation operation);
 
 // Waits for `peer`'s message of `epoch`. False if the peer is masked, or has been masked now
@@ -62,12 +66,13 @@ bool await_message(CpuContext& context, Rank peer, Epoch epoch, Operation operat
 LowLatencyHeader& header_of(const CpuContext& context, const LowLatencyContext& low_latency,
                             Epoch epoch, Rank source);
 
-// Tells all peers whose message has arrived that it has been read.
-void acknowledge(CpuContext& context, Epoch epoch, const std::vector<bool>& arrived);
+// Ends an operation: tells all peers whose message has arrived that it has been read.
+void acknowledge(CpuContext& context, LowLatencyContext& low_latency, Epoch epoch,
+                 const std::vector<bool>& arrived);
 
 // Checks what the peers' messages claim against `mine`. If they differ, acknowledges and throws
 // Error(kInvalidArgument) naming the ranks; all ranks find a difference then.
-void check_messages(CpuContext& context, const LowLatencyContext& low_latency,
+void check_messages(CpuContext& context, LowLatencyContext& low_latency,
                     const LowLatencyHeader& mine, const std::vector<bool>& arrived);
 
 }  // namespace moelink

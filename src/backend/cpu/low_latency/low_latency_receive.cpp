@@ -24,7 +24,7 @@ void LowLatencyDispatch::receive() {
   } else {
     expand_per_rank();
   }
-  acknowledge(context_, epoch_, arrived_);
+  acknowledge(context_, low_latency_, epoch_, arrived_);
   if (!config_.recv_stats || config_.layout != LowLatencyLayout::kPerExpert) return;
   const auto* const counts = routing_->recv_count.view.as<std::int32_t>();
   auto* const stats = config_.recv_stats->as<std::int32_t>();
