@@ -81,19 +81,22 @@ struct ControlLayout {
   }
   // One byte per rank: whether `source` has masked it.
   MOELINK_HD constexpr std::size_t mask_offset(Epoch epoch, Rank source, Rank rank) const {
-    const auto ranks = static_cast<std::size_t>(num_ranks);
     const std::size_t half = epoch.value() % kNumExchangeHalves;
-    return masks_offset() + (half * ranks + source.index()) * ranks + rank.index();
+    const std::size_t row = half * static_cast<std::size_t>(num_ranks) + source.index();
+    return masks_offset() + row * mask_row_bytes() + rank.index();
   }
   MOELINK_HD constexpr std::size_t total_bytes() const {
     const auto ranks = static_cast<std::size_t>(num_ranks);
-    return align_up(masks_offset() + kNumExchangeHalves * ranks * ranks, kLine);
+    return masks_offset() + kNumExchangeHalves * ranks * mask_row_bytes();
   }
 
  private:
   MOELINK_HD constexpr std::size_t exchanges_offset() const {
     const auto ranks = static_cast<std::size_t>(num_ranks);
     return signals_offset() + kNumSignalChannels * ranks * kLine;
+  }
+  MOELINK_HD constexpr std::size_t mask_row_bytes() const {
+    return align_up(static_cast<std::size_t>(num_ranks), kLine);
   }
   MOELINK_HD constexpr std::size_t masks_offset() const {
     const auto ranks = static_cast<std::size_t>(num_ranks);

@@ -27,6 +27,8 @@ std::vector<Piece> pieces_of(const ControlLayout& layout) {
     for (const Epoch epoch : {Epoch(0), Epoch(1)}) {
       pieces.push_back({layout.exchange_offset(epoch, source),
                         sizeof(ExchangeBlock) + counts * sizeof(std::int32_t)});
+      pieces.push_back(
+          {layout.mask_offset(epoch, source, Rank(0)), static_cast<std::size_t>(layout.num_ranks)});
     }
   }
   std::ranges::sort(pieces, {}, &Piece::offset);

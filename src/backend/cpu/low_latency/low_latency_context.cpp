@@ -57,7 +57,7 @@ Epoch begin_low_latency(CpuContext& context, LowLatencyContext& low_latency, Ope
   const Epoch last_user(half_is_used ? epoch.value() - kNumLowLatencyHalves : 0);
   if (low_latency.received[epoch.value() % kNumLowLatencyHalves] < last_user) {
     fail(ErrorCode::kInvalidArgument,
-         "{} (rank {}): the operation before the last has not been received: call its hook first",
+         "{} (rank {}): the operation before the last is still outstanding: call its hook first",
          operation_name(operation), context.rank.value());
   }
   low_latency.epoch = epoch;
