@@ -26,8 +26,11 @@ struct FaultRecord {
 // Wakes a sleeping owner. Several ranks write it, since it carries no information of its own: the
 // owner looks at the signal words after each ring.
 struct Doorbell {
-  std::uint32_t rings;         // futex word
-  std::uint32_t num_sleepers;  // written by the owner only
+  std::uint32_t rings;  // futex word
+  // Written by the owner only: 0 while it is awake, else 1 + the row of the signal word for which
+  // it sleeps. Only that word's writer wakes it: with fewer cores than ranks, needless wake-ups
+  // cost more than the signals themselves.
+  std::uint32_t awaited;
 };
 
 struct WireSpan {
@@ -70,9 +73,11 @@ struct ControlLayout {
   }
   MOELINK_HD static constexpr std::size_t signals_offset() { return doorbell_offset() + kLine; }
 
+  MOELINK_HD constexpr std::size_t signal_row(SignalChannel channel, Rank source) const {
+    return static_cast<std::size_t>(channel) * static_cast<std::size_t>(num_ranks) + source.index();
+  }
   MOELINK_HD constexpr std::size_t signal_offset(SignalChannel channel, Rank source) const {
-    const auto row = static_cast<std::size_t>(channel) * static_cast<std::size_t>(num_ranks);
-    return signals_offset() + (row + source.index()) * kLine;
+    return signals_offset() + signal_row(channel, source) * kLine;
   }
   MOELINK_HD constexpr std::size_t exchange_offset(Epoch epoch, Rank source) const {
     const std::size_t half = epoch.value() % kNumExchangeHalves;

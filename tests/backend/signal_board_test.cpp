@@ -98,11 +98,11 @@ TEST(SignalBoard, WakesAPeerThatSleeps) {
     board.wait(Rank(0), kChannel, SignalValue::of(Epoch(1), 1), patiently());
   });
   Doorbell& bell = ranks.areas[0]->doorbell(Rank(1));
-  while (std::atomic_ref(bell.num_sleepers).load() == 0) std::this_thread::yield();
+  while (std::atomic_ref(bell.awaited).load() == 0) std::this_thread::yield();
   SignalBoard board(ranks.areas[0], kSharedCores);
   board.put(Rank(1), kChannel, SignalValue::of(Epoch(1), 1));
   sleeper.join();
-  EXPECT_EQ(std::atomic_ref(bell.num_sleepers).load(), 0U);
+  EXPECT_EQ(std::atomic_ref(bell.awaited).load(), 0U);
 }
 
 TEST(SignalBoard, TimeoutNamesRankPeerStageTimeAndBothValues) {
@@ -130,7 +130,7 @@ TEST(SignalBoard, PeerThatDiesDuringAWaitEndsIt) {
   FakeRanks ranks(2);
   std::thread killer([&] {
     Doorbell& bell = ranks.areas[0]->doorbell(Rank(0));
-    while (std::atomic_ref(bell.num_sleepers).load() == 0) std::this_thread::yield();
+    while (std::atomic_ref(bell.awaited).load() == 0) std::this_thread::yield();
     ranks.regions->kill(Rank(1));
   });
   SignalBoard receiver(ranks.areas[0], kSharedCores);

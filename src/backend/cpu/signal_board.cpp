@@ -52,7 +52,9 @@ SignalBoard::SignalBoard(std::shared_ptr<ControlArea> control, int num_cores, Su
 void SignalBoard::put(Rank peer, SignalChannel channel, SignalValue value) {
   // Release: publishes all rows, counts or reads of this rank so far to wait() of `peer`.
   control_->signal(peer, channel, control_->rank()).store(value.word(), std::memory_order_release);
-  ring(peer);
+  const std::uint32_t awaited = ring(peer);
+  if (awaited == awaited_code(channel, control_->rank()))
+    futex_wake_all(control_->doorbell(peer).rings);
 }
 
 void SignalBoard::put_all(SignalChannel channel, SignalValue value) {
@@ -61,13 +63,15 @@ void SignalBoard::put_all(SignalChannel channel, SignalValue value) {
   }
 }
 
-void SignalBoard::ring(Rank peer) {
+std::uint32_t SignalBoard::awaited_code(SignalChannel channel, Rank source) const {
+  return 1 + static_cast<std::uint32_t>(control_->layout().signal_row(channel, source));
+}
+
+std::uint32_t SignalBoard::ring(Rank peer) {
   Doorbell& bell = control_->doorbell(peer);
   // Sequentially consistent, so that either the sleeper sees this ring or we see the sleeper.
   std::atomic_ref(bell.rings).fetch_add(1, std::memory_order_seq_cst);
-  if (std::atomic_ref(bell.num_sleepers).load(std::memory_order_seq_cst) != 0) {
-    futex_wake_all(bell.rings);
-  }
+  return std::atomic_ref(bell.awaited).load(std::memory_order_seq_cst);
 }
 
 bool SignalBoard::reached(Rank peer, SignalChannel channel, SignalValue value) const {
@@ -113,13 +117,13 @@ void SignalBoard::wait_all(SignalChannel channel, SignalValue value, const WaitC
 void SignalBoard::sleep_until_rung(Rank peer, SignalChannel channel, SignalValue value,
                                    const WaitContext& context) {
   Doorbell& bell = control_->doorbell(control_->rank());
-  const std::atomic_ref sleepers(bell.num_sleepers);
-  sleepers.fetch_add(1, std::memory_order_seq_cst);
+  const std::atomic_ref awaited(bell.awaited);
+  awaited.store(awaited_code(channel, peer), std::memory_order_seq_cst);
   const std::uint32_t rings = std::atomic_ref(bell.rings).load(std::memory_order_seq_cst);
   if (!reached(peer, channel, value)) {
     futex_wait(bell.rings, rings, context.deadline.remaining(kSleepSlice));
   }
-  sleepers.fetch_sub(1, std::memory_order_seq_cst);
+  awaited.store(0, std::memory_order_seq_cst);
   if (!reached(peer, channel, value)) check_peers(peer, channel, value, context);
 }
 
@@ -184,7 +188,8 @@ void SignalBoard::check_peer(Rank peer, SignalChannel channel, SignalValue value
 void SignalBoard::raise(const std::string& reason, Epoch first_missed) {
   control_->raise_fault(reason, first_missed);
   for (Rank peer(0); peer.value() < control_->num_ranks(); peer = peer.next()) {
-    if (peer != control_->rank()) ring(peer);
+    if (peer == control_->rank()) continue;
+    if (ring(peer) != 0) futex_wake_all(control_->doorbell(peer).rings);
   }
 }
 

@@ -53,7 +53,9 @@ class SignalBoard {
   bool reached_soon(Rank peer, SignalChannel channel, SignalValue value) const;
   void sleep_until_rung(Rank peer, SignalChannel channel, SignalValue value,
                         const WaitContext& context);
-  void ring(Rank peer);
+  std::uint32_t awaited_code(SignalChannel channel, Rank source) const;
+  // Returns what `peer` sleeps for; see Doorbell.
+  std::uint32_t ring(Rank peer);
   std::string describe(Rank peer, const WaitContext& context) const;
   void check_peers(Rank awaited, SignalChannel channel, SignalValue value,
                    const WaitContext& context) const;
