@@ -35,8 +35,9 @@ MOELINK_HD constexpr SignalChannel low_latency_received_channel(Epoch epoch) {
                                                    : SignalChannel::kLowLatencyReceivedOdd;
 }
 
-// An area has two halves, used by operations in turn. A half has, for every source rank, a message
-// of up to M tokens, and for every own token and position k of its list a row for what comes back.
+// An area has two halves, used by operations in turn. A half has an outbox for the rows of the own
+// tokens, for every source rank a message that lists which of its rows are meant for this rank, and
+// for every own token and position k of its list a row for what comes back.
 struct LowLatencyArea {
   int num_ranks = 0;
   int max_tokens = 0;  // M
@@ -58,14 +59,19 @@ struct LowLatencyArea {
     return align_up(kNumLowLatencyHalves * half_bytes(), kPartAlignment);
   }
 
+  // Epoch of the operation whose rows the outbox holds: uint64, written by the area's owner before
+  // it writes the first of them. Readers look again after they have read.
+  MOELINK_HD constexpr std::size_t outbox_epoch_offset(Epoch epoch) const {
+    return half_offset(epoch);
+  }
+  MOELINK_HD constexpr std::size_t outbox_offset(Epoch epoch, TokenIdx token) const {
+    return half_offset(epoch) + kLine + token.index() * row_stride();
+  }
   MOELINK_HD constexpr std::size_t message_offset(Epoch epoch, Rank source) const {
-    return half_offset(epoch) + source.index() * message_bytes();
+    return half_offset(epoch) + messages_offset_in_half() + source.index() * message_bytes();
   }
   MOELINK_HD constexpr std::size_t entry_offset(Epoch epoch, Rank source, std::size_t i) const {
     return message_offset(epoch, source) + kLine + i * entry_stride();
-  }
-  MOELINK_HD constexpr std::size_t row_offset(Epoch epoch, Rank source, std::size_t i) const {
-    return message_offset(epoch, source) + rows_offset_in_message() + i * row_stride();
   }
   // Written by the rank that holds the expert of selection k.
   MOELINK_HD constexpr std::size_t return_offset(Epoch epoch, TokenIdx token, int k) const {
@@ -80,14 +86,14 @@ struct LowLatencyArea {
   MOELINK_HD constexpr std::size_t half_offset(Epoch epoch) const {
     return epoch.value() % kNumLowLatencyHalves * half_bytes();
   }
-  MOELINK_HD constexpr std::size_t rows_offset_in_message() const {
-    return kLine + align_up(static_cast<std::size_t>(max_tokens) * entry_stride(), kLine);
+  MOELINK_HD constexpr std::size_t messages_offset_in_half() const {
+    return kLine + static_cast<std::size_t>(max_tokens) * row_stride();
   }
   MOELINK_HD constexpr std::size_t message_bytes() const {
-    return rows_offset_in_message() + static_cast<std::size_t>(max_tokens) * row_stride();
+    return kLine + align_up(static_cast<std::size_t>(max_tokens) * entry_stride(), kLine);
   }
   MOELINK_HD constexpr std::size_t returns_offset_in_half() const {
-    return static_cast<std::size_t>(num_ranks) * message_bytes();
+    return messages_offset_in_half() + static_cast<std::size_t>(num_ranks) * message_bytes();
   }
   MOELINK_HD constexpr std::size_t num_returns() const {
     return static_cast<std::size_t>(max_tokens) * static_cast<std::size_t>(num_topk);

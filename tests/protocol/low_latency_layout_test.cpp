@@ -23,11 +23,12 @@ TEST(LowLatencyArea, SlotsDoNotOverlapAndLieInside) {
       for (std::size_t i = 0; i < 5; ++i) {
         const std::size_t entry = kArea.entry_offset(epoch, source, i);
         spans.emplace_back(entry, entry + kArea.entry_stride());
-        const std::size_t row = kArea.row_offset(epoch, source, i);
-        spans.emplace_back(row, row + kArea.row_stride());
       }
     }
+    spans.emplace_back(kArea.outbox_epoch_offset(epoch), kArea.outbox_epoch_offset(epoch) + 8);
     for (TokenIdx token(0); token.value() < kArea.max_tokens; token = token.next()) {
+      const std::size_t sent = kArea.outbox_offset(epoch, token);
+      spans.emplace_back(sent, sent + kArea.row_stride());
       for (int k = 0; k < kArea.num_topk; ++k) {
         const std::size_t row = kArea.return_offset(epoch, token, k);
         spans.emplace_back(row, row + kArea.row_stride());
@@ -40,8 +41,8 @@ TEST(LowLatencyArea, SlotsDoNotOverlapAndLieInside) {
 }
 
 TEST(LowLatencyArea, OperationsTwoApartShareAHalf) {
-  EXPECT_EQ(kArea.row_offset(Epoch(4), Rank(1), 2), kArea.row_offset(Epoch(6), Rank(1), 2));
-  EXPECT_NE(kArea.row_offset(Epoch(4), Rank(1), 2), kArea.row_offset(Epoch(5), Rank(1), 2));
+  EXPECT_EQ(kArea.outbox_offset(Epoch(4), TokenIdx(2)), kArea.outbox_offset(Epoch(6), TokenIdx(2)));
+  EXPECT_NE(kArea.outbox_offset(Epoch(4), TokenIdx(2)), kArea.outbox_offset(Epoch(5), TokenIdx(2)));
 }
 
 TEST(LowLatencyArea, RowHoldsFp8ValuesAndTheirScales) {

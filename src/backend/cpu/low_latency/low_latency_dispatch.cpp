@@ -2,6 +2,7 @@
 #include "backend/cpu/low_latency/low_latency_dispatch.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "backend/cpu/arena_tensor.hpp"
@@ -38,7 +39,6 @@ LowLatencyDispatch::LowLatencyDispatch(CpuContext& context, LowLatencyContext& l
             static_cast<std::size_t>(config.x.shape[1])},
       slot_(low_latency, context.rank, kOperation),
       routing_(std::make_shared<LowLatencyRouting>()),
-      encoded_(area_.row_stride()),
       arrived_(static_cast<std::size_t>(context.num_ranks())) {
   make_tensors();
 }
@@ -49,8 +49,10 @@ std::size_t LowLatencyDispatch::num_scales() const {
   return *config_.fp8 == ScaleFormat::kPackedUE8M0 ? (blocks + 3) / 4 : blocks;
 }
 
-std::size_t LowLatencyDispatch::wire_row_bytes() const {
-  return config_.fp8 ? area_.hidden + num_scales() * sizeof(float) : area_.hidden * 2;
+std::atomic_ref<std::uint64_t> LowLatencyDispatch::outbox_epoch(
+    const LowLatencyContext& low_latency, Rank owner) const {
+  std::byte* const word = low_latency.at(context_, owner, area_.outbox_epoch_offset(epoch_));
+  return std::atomic_ref(*reinterpret_cast<std::uint64_t*>(word));
 }
 
 std::int64_t LowLatencyDispatch::rows_per_group() const {
@@ -122,6 +124,9 @@ void LowLatencyDispatch::send() {
   ensure_area(context_, low_latency_, area_);
   epoch_ = begin_low_latency(context_, low_latency_, kOperation);
   const TraceScope scope(kOperation, Stage::kSend, context_.rank);
+  outbox_epoch(low_latency_, context_.rank).store(epoch_.value(), std::memory_order_relaxed);
+  // Whoever reads a row of this operation and looks again sees this epoch, or a later one.
+  std::atomic_thread_fence(std::memory_order_release);
   std::vector<std::uint32_t> num_sent(static_cast<std::size_t>(context_.num_ranks()));
   for (std::int64_t token = 0; token < routing.num_tokens; ++token) send_token(token, num_sent);
   for (Rank peer(0); peer.value() < context_.num_ranks(); peer = peer.next()) {
@@ -151,31 +156,34 @@ void LowLatencyDispatch::check_repeats(const std::vector<std::int32_t>& counts) 
 }
 
 void LowLatencyDispatch::send_token(std::int64_t token, std::vector<std::uint32_t>& num_sent) {
-  const std::byte* row = nullptr;
   const auto id_at = [&](int k) { return topk_.at(token, k); };
+  bool written = false;
   for (int k = 0; k < topk_.num_topk(); ++k) {
     if (!is_first_for_rank(map_, id_at, k)) continue;
     const Rank owner = map_.owner(Expert(static_cast<std::int32_t>(id_at(k))));
     if (context_.signals->masks().is_masked(owner)) continue;
-    if (row == nullptr) row = encode_row(token);
+    if (!written) write_row(token);
+    written = true;
     const std::size_t i = num_sent[owner.index()]++;
-    std::byte* const out =
-        low_latency_.at(context_, owner, area_.row_offset(epoch_, context_.rank, i));
-    std::memcpy(out, row, wire_row_bytes());
+    const std::size_t offset = area_.entry_offset(epoch_, context_.rank, i);
     write_entry(token, owner,
-                reinterpret_cast<std::int32_t*>(low_latency_.at(
-                    context_, owner, area_.entry_offset(epoch_, context_.rank, i))));
+                reinterpret_cast<std::int32_t*>(low_latency_.at(context_, owner, offset)));
   }
 }
 
-const std::byte* LowLatencyDispatch::encode_row(std::int64_t token) {
+void LowLatencyDispatch::write_row(std::int64_t token) const {
   const auto* const source =
       config_.x.as<std::byte>() + static_cast<std::size_t>(token) * area_.hidden * 2;
-  if (!config_.fp8) return source;
-  auto* const values = reinterpret_cast<std::uint8_t*>(encoded_.data());
+  const TokenIdx index(static_cast<std::int32_t>(token));
+  std::byte* const row =
+      low_latency_.at(context_, context_.rank, area_.outbox_offset(epoch_, index));
+  if (!config_.fp8) {
+    std::memcpy(row, source, area_.hidden * 2);
+    return;
+  }
+  auto* const values = reinterpret_cast<std::uint8_t*>(row);
   simd::quantize_row(source, DType::kBFloat16, area_.hidden, *config_.fp8, values,
                      values + area_.hidden);
-  return encoded_.data();
 }
 
 void LowLatencyDispatch::write_entry(std::int64_t token, Rank destination,

@@ -1,6 +1,7 @@
 // Low latency dispatch on the CPU: one message per destination rank, expanded on arrival.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -26,11 +27,14 @@ class LowLatencyDispatch {
   // What arrived from one rank.
   struct Message {
     const std::byte* entries = nullptr;
-    const std::byte* rows = nullptr;
+    const std::byte* rows = nullptr;  // of the source's outbox
     std::uint32_t num_tokens = 0;
 
     const std::int32_t* entry(std::size_t i, std::size_t stride) const {
       return reinterpret_cast<const std::int32_t*>(entries + i * stride);
+    }
+    const std::byte* row(const std::int32_t* entry, std::size_t stride) const {
+      return rows + static_cast<std::size_t>(entry[0]) * stride;
     }
   };
 
@@ -38,15 +42,17 @@ class LowLatencyDispatch {
   LowLatencyHeader header() const;
   void check_repeats(const std::vector<std::int32_t>& counts) const;
   void send_token(std::int64_t token, std::vector<std::uint32_t>& num_sent);
-  const std::byte* encode_row(std::int64_t token);
+  void write_row(std::int64_t token) const;
   void write_entry(std::int64_t token, Rank destination, std::int32_t* entry) const;
   void read_messages();
+  void check_outboxes() const;
   void expand_per_expert();
   void lay_out_experts(std::vector<std::int64_t>& next_row);
   void expand_per_rank();
   void store_row(const std::byte* row, std::int64_t group, std::int64_t index);
 
-  std::size_t wire_row_bytes() const;
+  std::atomic_ref<std::uint64_t> outbox_epoch(const LowLatencyContext& low_latency,
+                                              Rank owner) const;
   std::size_t num_scales() const;  // elements of the scale tensor per row
   std::int64_t rows_per_group() const;
 
@@ -59,7 +65,6 @@ class LowLatencyDispatch {
   OutstandingSlot slot_;
   std::shared_ptr<LowLatencyRouting> routing_;
   LowLatencyDispatchResult result_;
-  std::vector<std::byte> encoded_;  // one row as it travels
   Epoch epoch_;
   std::vector<bool> arrived_;
   std::vector<Message> messages_;

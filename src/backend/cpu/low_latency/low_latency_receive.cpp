@@ -1,8 +1,10 @@
 // Receiving half of the low latency dispatch: expands messages into the packed output.
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 
 #include "backend/cpu/low_latency/low_latency_dispatch.hpp"
+#include "base/check.hpp"
 #include "base/trace_scope.hpp"
 
 namespace moelink {
@@ -24,6 +26,7 @@ void LowLatencyDispatch::receive() {
   } else {
     expand_per_rank();
   }
+  check_outboxes();
   acknowledge(context_, low_latency_, epoch_, arrived_);
   if (!config_.recv_stats || config_.layout != LowLatencyLayout::kPerExpert) return;
   const auto* const counts = routing_->recv_count.view.as<std::int32_t>();
@@ -42,7 +45,22 @@ void LowLatencyDispatch::read_messages() {
     message.num_tokens = header_of(context_, low_latency_, epoch_, source).num_tokens;
     message.entries =
         low_latency_.at(context_, context_.rank, area_.entry_offset(epoch_, source, 0));
-    message.rows = low_latency_.at(context_, context_.rank, area_.row_offset(epoch_, source, 0));
+    message.rows = low_latency_.at(context_, source, area_.outbox_offset(epoch_, TokenIdx(0)));
+  }
+}
+
+// A rank writes its outbox again once all ranks that it has not masked have acknowledged.
+void LowLatencyDispatch::check_outboxes() const {
+  std::atomic_thread_fence(std::memory_order_acquire);
+  for (Rank source(0); source.value() < context_.num_ranks(); source = source.next()) {
+    if (!arrived_[source.index()]) continue;
+    const std::uint64_t seen = outbox_epoch(low_latency_, source).load(std::memory_order_relaxed);
+    if (seen == epoch_.value()) continue;
+    fail(
+        ErrorCode::kPeerLost,
+        "{} (rank {}), stage receive: rank {} has masked this rank and gone on (expected operation "
+        "{}, seen {})",
+        operation_name(kOperation), context_.rank.value(), source.value(), epoch_.value(), seen);
   }
 }
 
@@ -92,7 +110,7 @@ void LowLatencyDispatch::expand_per_expert() {
         routing_->src_info.view.as<std::int32_t>()[at] = entry[0];
         routing_->src_topk.view.as<std::int32_t>()[at] = k;
         if (config_.topk_weights) routing_->src_weight.view.as<float>()[at] = weights[k];
-        store_row(message.rows + i * area_.row_stride(), local, index);
+        store_row(message.row(entry, area_.row_stride()), local, index);
       }
     }
   }
@@ -119,7 +137,7 @@ void LowLatencyDispatch::expand_per_rank() {
         std::memcpy(result_.recv_topk_weights->view.as<float>() + at * num_topk,
                     entry + 2 + num_topk, static_cast<std::size_t>(num_topk) * sizeof(float));
       }
-      store_row(message.rows + i * area_.row_stride(), source, static_cast<std::int64_t>(i));
+      store_row(message.row(entry, area_.row_stride()), source, static_cast<std::int64_t>(i));
     }
   }
 }
