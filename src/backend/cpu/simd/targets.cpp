@@ -52,8 +52,14 @@ std::int64_t target_named(std::string_view text) {
        fmt::join(supported_targets(), ", "));
 }
 
+void set_limit(std::string_view highest) {
+  const std::int64_t best = target_named(highest);
+  hwy::DisableTargets(best - 1);  // every bit below, which means every better target
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+}
+
 bool limit_from_environment() {
-  limit_targets(environment().simd);
+  set_limit(environment().simd);
   return true;
 }
 
@@ -66,9 +72,8 @@ std::vector<std::string> supported_targets() {
 }
 
 void limit_targets(std::string_view highest) {
-  const std::int64_t best = target_named(highest);
-  hwy::DisableTargets(best - 1);  // every bit below, which means every better target
-  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  apply_environment_limit();  // now, or the next mover would put it in place of this limit
+  set_limit(highest);
 }
 
 void apply_environment_limit() {
