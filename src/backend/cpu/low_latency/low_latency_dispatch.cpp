@@ -124,9 +124,9 @@ void LowLatencyDispatch::send() {
   ensure_area(context_, low_latency_, area_);
   epoch_ = begin_low_latency(context_, low_latency_, kOperation);
   const TraceScope scope(kOperation, Stage::kSend, context_.rank);
-  outbox_epoch(low_latency_, context_.rank).store(epoch_.value(), std::memory_order_relaxed);
-  // Whoever reads a row of this operation and looks again sees this epoch, or a later one.
-  std::atomic_thread_fence(std::memory_order_release);
+  // Acquire and release: no row is written before it. Whoever reads a row of this operation and
+  // looks again sees this epoch, or a later one.
+  outbox_epoch(low_latency_, context_.rank).exchange(epoch_.value(), std::memory_order_acq_rel);
   std::vector<std::uint32_t> num_sent(static_cast<std::size_t>(context_.num_ranks()));
   for (std::int64_t token = 0; token < routing.num_tokens; ++token) send_token(token, num_sent);
   for (Rank peer(0); peer.value() < context_.num_ranks(); peer = peer.next()) {
