@@ -20,12 +20,14 @@ run_step() {
   shift
   mkdir -p "$log_folder"
   last_log="$log_folder/$(tr -cs 'a-zA-Z0-9\n' '_' <<<"$title").log"
+  set -m  # gives the command a process group of its own, so that all of it can be ended
   "$@" >"$last_log" 2>&1 </dev/null &
   process=$!
-  trap 'kill "$process" 2>/dev/null; exit 130' INT TERM
+  set +m
+  trap 'kill -- -"$process" 2>/dev/null; exit 130' INT TERM HUP
   show_progress "$title" "$last_log" "$process"
   wait "$process" || status=$?
-  trap - INT TERM
+  trap - INT TERM HUP
   printf '==> %-45s ' "$title"
   if ((status != 0)); then
     printf 'FAILED after %d s\n' "$((SECONDS - start))"

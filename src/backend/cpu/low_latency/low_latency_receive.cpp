@@ -49,12 +49,13 @@ void LowLatencyDispatch::read_messages() {
   }
 }
 
-// A rank writes its outbox again once all ranks that it has not masked have acknowledged.
+// A rank writes its outbox again once all ranks that it has not masked have acknowledged. Looking
+// is a read-modify-write with release order, so that no row is read after it.
 void LowLatencyDispatch::check_outboxes() const {
-  std::atomic_thread_fence(std::memory_order_acquire);
   for (Rank source(0); source.value() < context_.num_ranks(); source = source.next()) {
     if (!arrived_[source.index()]) continue;
-    const std::uint64_t seen = outbox_epoch(low_latency_, source).load(std::memory_order_relaxed);
+    const std::uint64_t seen =
+        outbox_epoch(low_latency_, source).fetch_add(0, std::memory_order_acq_rel);
     if (seen == epoch_.value()) continue;
     fail(
         ErrorCode::kPeerLost,
