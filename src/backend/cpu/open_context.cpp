@@ -82,16 +82,22 @@ std::size_t default_limit(int num_ranks) {
   return std::min({memory, resource_limit(RLIMIT_FSIZE), resource_limit(RLIMIT_AS) / num_shares});
 }
 
-std::size_t arena_capacity(const BufferConfig& config, int num_ranks, std::size_t control_bytes) {
+std::size_t arena_capacity(const BufferConfig& config, const Group& group,
+                           std::size_t control_bytes) {
   std::size_t limit = config.max_symmetric_bytes;
   if (limit == 0) limit = environment().max_symmetric_bytes;
-  if (limit == 0) limit = default_limit(num_ranks) / kHugePage * kHugePage;
-  if (limit <= control_bytes) {
-    fail(ErrorCode::kInvalidArgument,
-         "Buffer: max_symmetric_bytes={} is too small, the control area alone needs {}", limit,
-         control_bytes);
+  const bool is_default = limit == 0;
+  if (is_default) limit = default_limit(group.num_ranks()) / kHugePage * kHugePage;
+  if (limit > control_bytes) return (limit - control_bytes) / kPage * kPage;
+  if (is_default) {
+    fail(ErrorCode::kSystem,
+         "Buffer (rank {}): the limits of this process (ulimit -v, ulimit -f) leave {} bytes of "
+         "symmetric memory for each of {} ranks, the control area alone needs {}: raise them",
+         group.rank().value(), limit, group.num_ranks(), control_bytes);
   }
-  return (limit - control_bytes) / kPage * kPage;
+  fail(ErrorCode::kInvalidArgument,
+       "Buffer (rank {}): max_symmetric_bytes={} is too small, the control area alone needs {}",
+       group.rank().value(), limit, control_bytes);
 }
 
 std::uint64_t next_context_id() {
@@ -116,12 +122,12 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
   const Deadline deadline = Deadline::after(context->timeout);
   const ControlLayout layout{group.num_ranks(), config.max_num_experts};
   const std::size_t control_bytes = align_up(layout.total_bytes(), kPage);
-  const std::size_t capacity = agree_on_config(
-      group,
-      OpenDigest{.max_num_experts = config.max_num_experts,
-                 .num_nodes = group.topology().num_nodes,
-                 .arena_capacity = arena_capacity(config, group.num_ranks(), control_bytes)},
-      deadline);
+  const std::size_t capacity =
+      agree_on_config(group,
+                      OpenDigest{.max_num_experts = config.max_num_experts,
+                                 .num_nodes = group.topology().num_nodes,
+                                 .arena_capacity = arena_capacity(config, group, control_bytes)},
+                      deadline);
   const std::size_t region_bytes = align_up(control_bytes + capacity, kPage);
   auto memory = open_symmetric_memory(group.bootstrap(), region_bytes, deadline);
 
