@@ -5,6 +5,7 @@
 #include <nanobind/stl/shared_ptr.h>
 
 #include "bindings.hpp"
+#include "fields.hpp"
 #include "moelink/routing.hpp"
 
 namespace moelink::python {
@@ -20,14 +21,6 @@ void bind_enums(nb::module_& m) {
   nb::enum_<Completion>(m, "Completion", "When a call returns.")
       .value("SYNC", Completion::kSync)
       .value("ASYNC", Completion::kAsync);
-}
-
-// The same property for the handle field of both configs that have one.
-template <class Config>
-void bind_handle(nb::class_<Config>& config) {
-  config.def_prop_rw(
-      "handle", [](const Config& self) { return std::const_pointer_cast<Routing>(self.handle); },
-      [](Config& self, std::shared_ptr<Routing> handle) { self.handle = std::move(handle); });
 }
 
 void bind_survival(nb::module_& m) {
@@ -77,7 +70,7 @@ void bind_dispatch_configs(nb::module_& m) {
       .def_rw("scales", &CachedDispatchConfig::scales)
       .def_rw("topk_weights", &CachedDispatchConfig::topk_weights)
       .def_rw("stream", &CachedDispatchConfig::stream);
-  bind_handle(cached);
+  bind_handle<Routing>(cached);
 }
 
 }  // namespace
@@ -99,7 +92,7 @@ void bind_config(nb::module_& m) {
       .def_rw("bias_1", &CombineConfig::bias_1)
       .def_rw("out", &CombineConfig::out)
       .def_rw("stream", &CombineConfig::stream);
-  bind_handle(combine);
+  bind_handle<Routing>(combine);
 }
 
 }  // namespace moelink::python

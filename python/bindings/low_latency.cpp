@@ -5,6 +5,7 @@
 #include <nanobind/stl/shared_ptr.h>
 
 #include "bindings.hpp"
+#include "fields.hpp"
 #include "interpreter.hpp"
 
 namespace moelink::python {
@@ -23,16 +24,6 @@ void bind_enums(nb::module_& m) {
   nb::enum_<CombineInput>(m, "CombineInput", "Where combine takes its rows from.")
       .value("TENSOR", CombineInput::kTensor)
       .value("NEXT_AREA", CombineInput::kNextArea);
-}
-
-template <class Config>
-void bind_handle(nb::class_<Config>& config) {
-  config.def_prop_rw(
-      "handle",
-      [](const Config& self) { return std::const_pointer_cast<LowLatencyRouting>(self.handle); },
-      [](Config& self, std::shared_ptr<LowLatencyRouting> handle) {
-        self.handle = std::move(handle);
-      });
 }
 
 void bind_configs(nb::module_& m) {
@@ -62,12 +53,7 @@ void bind_configs(nb::module_& m) {
       .def_rw("wait_cost", &Combine::wait_cost)
       .def_rw("receive", &Combine::receive)
       .def_rw("stream", &Combine::stream);
-  bind_handle(combine);
-}
-
-template <class Struct, class Field>
-auto copy_of(Field Struct::* field) {
-  return [field](const Struct& self) { return self.*field; };
+  bind_handle<LowLatencyRouting>(combine);
 }
 
 // The receiving half; waits for peers, so it runs without the GIL.

@@ -6,19 +6,10 @@
 #include <nanobind/stl/vector.h>
 
 #include "bindings.hpp"
+#include "fields.hpp"
 #include "moelink/routing.hpp"
 
 namespace moelink::python {
-namespace {
-
-// A getter that hands out copies, so that a tensor does not keep the whole result alive.
-template <class Struct, class Field>
-auto copy_of(Field Struct::* field) {
-  return [field](const Struct& self) { return self.*field; };
-}
-
-}  // namespace
-
 void bind_results(nb::module_& m) {
   nb::class_<LayoutResult>(m, "LayoutResult")
       .def_prop_ro("num_tokens_per_rank", copy_of(&LayoutResult::num_tokens_per_rank))

@@ -282,9 +282,6 @@ class Buffer(LowLatencyCalls):
         state = "closed" if self._core.closed else "open"
         return f"<moelink.Buffer rank {self._rank} of {self.num_ranks}, {state}>"
 
-    def _where(self, operation: str, argument: str) -> str:
-        return f"{operation} (rank {self._rank}): {argument}"
-
     def _split_pair(self, x: Any) -> tuple[Any, Any]:
         if not isinstance(x, (tuple, list)):
             return x, None
@@ -320,9 +317,9 @@ class Buffer(LowLatencyCalls):
         num_worst_tokens: int,
     ) -> None:
         if layout != "compact":
-            config.layout = self._choice("layout", layout, _LAYOUTS)
+            config.layout = self._choice("dispatch", "layout", layout, _LAYOUTS)
         if padding != "zero":
-            config.padding = self._choice("padding", padding, _PADDINGS)
+            config.padding = self._choice("dispatch", "padding", padding, _PADDINGS)
         config.expert_alignment = expert_alignment
         config.num_worst_tokens = num_worst_tokens
 
@@ -366,22 +363,6 @@ class Buffer(LowLatencyCalls):
             if tensor is not None:
                 setattr(config, f"bias_{i}", view_like(library, tensor, f"{where} {i}"))
 
-    def _stream(
-        self, operation: str, previous_event: Event | None, async_finish: bool, num_workers: int
-    ) -> _core.StreamOptions:
-        options = _core.StreamOptions()
-        if previous_event is not None:
-            if not isinstance(previous_event, Event):
-                raise invalid_argument(
-                    f"{self._where(operation, 'previous_event')}: a "
-                    f"{type(previous_event).__name__}, expected a moelink.Event or None"
-                )
-            options.previous_event = previous_event
-        if async_finish:
-            options.completion = _core.Completion.ASYNC
-        options.num_workers = num_workers
-        return options
-
     def _routing(self, operation: str, handle: Any) -> _core.Routing:
         if isinstance(handle, Routing):
             return handle._core
@@ -389,14 +370,6 @@ class Buffer(LowLatencyCalls):
             f"{self._where(operation, 'handle')}: a {type(handle).__name__}, expected the handle "
             "of a dispatch"
         )
-
-    def _choice(self, argument: str, value: Any, choices: dict[str, Any]) -> Any:
-        try:
-            return choices[value]
-        except (KeyError, TypeError):
-            expected = " or ".join(repr(name) for name in choices)
-            where = self._where("dispatch", argument)
-            raise invalid_argument(f"{where}: {value!r}, expected {expected}") from None
 
 
 def _wrap_dispatch(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moelink import _core
+from moelink._call_arguments import CallArguments
 from moelink._core import Event
 from moelink._tensors import Library, library_of, view_like
 from moelink.errors import invalid_argument
@@ -75,11 +76,10 @@ class LowLatencyCombineResult:
     hook: Callable[[], None] | None
 
 
-class LowLatencyCalls:
+class LowLatencyCalls(CallArguments):
     """Mixed into Buffer. At most two operations may be outstanding; M tokens per rank at most."""
 
     _core: Any
-    _rank: int
     _num_experts: int
 
     def low_latency_dispatch(
@@ -110,15 +110,15 @@ class LowLatencyCalls:
           waited for each rank are added.
         * ``return_hook``: only send; ``result.hook()`` receives.
         """
-        where = self._place("low_latency_dispatch", "x")
+        where = self._where("low_latency_dispatch", "x")
         library = library_of(x, where)
         config = _core.LowLatencyDispatchConfig()
         config.x = library.view(x, where)
         config.num_max_tokens_per_rank = num_max_tokens_per_rank
         config.num_experts = self._num_experts if num_experts is None else num_experts
         if fp8 is not None:
-            config.fp8 = self._pick("low_latency_dispatch", "fp8", fp8, _FORMATS)
-        config.layout = self._pick("low_latency_dispatch", "layout", layout, _LAYOUTS)
+            config.fp8 = self._choice("low_latency_dispatch", "fp8", fp8, _FORMATS)
+        config.layout = self._choice("low_latency_dispatch", "layout", layout, _LAYOUTS)
         tensors = {
             "topk_idx": topk_idx,
             "topk_weights": topk_weights,
@@ -126,7 +126,9 @@ class LowLatencyCalls:
             "wait_cost": wait_cost,
         }
         self._set_views(config, "low_latency_dispatch", library, tensors)
-        self._set_execution(config, return_hook, previous_event, async_finish)
+        self._set_execution(
+            config, "low_latency_dispatch", return_hook, previous_event, async_finish
+        )
         result = self._core.low_latency_dispatch(config, (x, tensors, config))
         return _wrap_dispatch(result, library, x, return_hook, (x, tensors, config))
 
@@ -155,17 +157,17 @@ class LowLatencyCalls:
 
         Returns the combined tensor, or with a hook or an event a :class:`LowLatencyCombineResult`.
         """
-        where = self._place("low_latency_combine", "x")
+        where = self._where("low_latency_combine", "x")
         library = library_of(x, where)
         if not isinstance(handle, LowLatencyHandle):
             raise invalid_argument(
-                f"{self._place('low_latency_combine', 'handle')}: a {type(handle).__name__}, "
+                f"{self._where('low_latency_combine', 'handle')}: a {type(handle).__name__}, "
                 "expected the handle of a low latency dispatch"
             )
         config = _core.LowLatencyCombineConfig()
         config.x = library.view(x, where)
         config.handle = handle._core
-        config.numerics = self._pick("low_latency_combine", "numerics", numerics, _NUMERICS)
+        config.numerics = self._choice("low_latency_combine", "numerics", numerics, _NUMERICS)
         if zero_copy:
             config.input = _core.CombineInput.NEXT_AREA
         tensors = {
@@ -175,7 +177,9 @@ class LowLatencyCalls:
             "wait_cost": wait_cost,
         }
         self._set_views(config, "low_latency_combine", library, tensors)
-        self._set_execution(config, return_hook, previous_event, async_finish)
+        self._set_execution(
+            config, "low_latency_combine", return_hook, previous_event, async_finish
+        )
         result = self._core.low_latency_combine(config, (x, tensors, config))
         combined = out if out is not None else library.wrap(result.combined_x, library.dtype_of(x))
         if not return_hook and not async_finish:
@@ -216,42 +220,26 @@ class LowLatencyCalls:
         """Whether a peer is left out; lost peers are masked with ``survival="mask"``."""
         return rank != self._rank and self._core.is_masked(rank)
 
-    def _place(self, operation: str, argument: str) -> str:
-        return f"{operation} (rank {self._rank}): {argument}"
-
-    def _pick(self, operation: str, argument: str, value: Any, choices: dict[str, Any]) -> Any:
-        if value in choices:
-            return choices[value]
-        expected = " or ".join(repr(name) for name in choices)
-        raise invalid_argument(
-            f"{self._place(operation, argument)}: {value!r}, expected {expected}"
-        )
-
     def _set_views(
         self, config: Any, operation: str, library: Library, tensors: dict[str, Any]
     ) -> None:
         for name, tensor in tensors.items():
             if tensor is not None:
-                view = view_like(library, tensor, self._place(operation, name))
+                view = view_like(library, tensor, self._where(operation, name))
                 setattr(config, name, view)
 
     def _set_execution(
         self,
         config: Any,
+        operation: str,
         return_hook: bool,
         previous_event: Event | None,
         async_finish: bool,
     ) -> None:
         if return_hook:
             config.receive = _core.ReceivePhase.BY_HOOK
-        if previous_event is None and not async_finish:
-            return
-        options = _core.StreamOptions()
-        if previous_event is not None:
-            options.previous_event = previous_event
-        if async_finish:
-            options.completion = _core.Completion.ASYNC
-        config.stream = options
+        if previous_event is not None or async_finish:
+            config.stream = self._stream(operation, previous_event, async_finish)
 
 
 def _make_hook(result: Any, inputs: Any) -> Callable[[], None]:

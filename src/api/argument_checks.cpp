@@ -75,4 +75,35 @@ void check_stream(Violations& violations, const StreamOptions& stream) {
                      stream.num_workers);
 }
 
+Violations violations_of(const char* call, const Group& group) {
+  return Violations(fmt::format("{} (rank {})", call, group.rank().value()));
+}
+
+void check_num_experts(Violations& violations, int num_experts, const BufferConfig& buffer,
+                       const Group& group) {
+  violations.require(num_experts > 0 && num_experts % group.num_ranks() == 0,
+                     "num_experts is {}, expected a positive multiple of the {} ranks", num_experts,
+                     group.num_ranks());
+  violations.require(num_experts <= buffer.max_num_experts,
+                     "num_experts is {}, the buffer was made for max_num_experts={}", num_experts,
+                     buffer.max_num_experts);
+}
+
+void check_topk_idx(Violations& violations, const TensorView& topk_idx, std::int64_t num_tokens) {
+  check_shape(violations, "topk_idx", topk_idx, {num_tokens, kAnyExtent});
+  check_dtype(violations, "topk_idx", topk_idx, {DType::kInt64, DType::kInt32});
+  check_contiguous(violations, "topk_idx", topk_idx);
+  violations.require(
+      topk_idx.ndim != 2 || (topk_idx.shape[1] >= 1 && topk_idx.shape[1] <= kMaxTopk),
+      "topk_idx is {}, expected a top-k from 1 to {}", topk_idx.describe(), kMaxTopk);
+}
+
+void check_weights(Violations& violations, const std::optional<TensorView>& weights,
+                   std::initializer_list<std::int64_t> shape) {
+  if (!weights) return;
+  check_shape(violations, "topk_weights", *weights, shape);
+  check_dtype(violations, "topk_weights", *weights, {DType::kFloat32});
+  check_contiguous(violations, "topk_weights", *weights);
+}
+
 }  // namespace moelink

@@ -9,29 +9,6 @@
 namespace moelink {
 namespace {
 
-Violations violations_of(const char* call, const Group& group) {
-  return Violations(fmt::format("{} (rank {})", call, group.rank().value()));
-}
-
-void check_num_experts(Violations& violations, int num_experts, const BufferConfig& buffer,
-                       const Group& group) {
-  violations.require(num_experts > 0 && num_experts % group.num_ranks() == 0,
-                     "num_experts is {}, expected a positive multiple of the {} ranks", num_experts,
-                     group.num_ranks());
-  violations.require(num_experts <= buffer.max_num_experts,
-                     "num_experts is {}, the buffer was made for max_num_experts={}", num_experts,
-                     buffer.max_num_experts);
-}
-
-void check_topk_idx(Violations& violations, const TensorView& topk_idx, std::int64_t num_tokens) {
-  check_shape(violations, "topk_idx", topk_idx, {num_tokens, kAnyExtent});
-  check_dtype(violations, "topk_idx", topk_idx, {DType::kInt64, DType::kInt32});
-  check_contiguous(violations, "topk_idx", topk_idx);
-  violations.require(
-      topk_idx.ndim != 2 || (topk_idx.shape[1] >= 1 && topk_idx.shape[1] <= kMaxTopk),
-      "topk_idx is {}, expected a top-k from 1 to {}", topk_idx.describe(), kMaxTopk);
-}
-
 void check_payload(Violations& violations, const TensorView& x,
                    const std::optional<TensorView>& scales, const BufferConfig& buffer) {
   check_rows(violations, "x", x);
@@ -44,14 +21,6 @@ void check_payload(Violations& violations, const TensorView& x,
   check_shape(violations, "scales", *scales, {x.shape[0], kAnyExtent});
   check_dtype(violations, "scales", *scales,
               {DType::kFloat32, DType::kInt32, DType::kUInt8, DType::kFloat8UE8M0});
-}
-
-void check_weights(Violations& violations, const std::optional<TensorView>& weights,
-                   std::initializer_list<std::int64_t> shape) {
-  if (!weights) return;
-  check_shape(violations, "topk_weights", *weights, shape);
-  check_dtype(violations, "topk_weights", *weights, {DType::kFloat32});
-  check_contiguous(violations, "topk_weights", *weights);
 }
 
 void check_mask(Violations& violations, const DispatchConfig& config, const Group& group) {
@@ -71,15 +40,6 @@ void check_stats(Violations& violations, const DispatchConfig& config, const Gro
   check_shape(violations, "recv_stats", *config.recv_stats, {num_local});
   check_dtype(violations, "recv_stats", *config.recv_stats, {DType::kInt32});
   check_contiguous(violations, "recv_stats", *config.recv_stats);
-}
-
-// False if there is no usable handle to check other arguments against.
-bool check_handle(Violations& violations, const std::shared_ptr<const Routing>& handle,
-                  HandleOrigin origin) {
-  violations.require(handle != nullptr, "handle is missing, expected the handle of a dispatch");
-  violations.require(handle == nullptr || origin == HandleOrigin::kOwn,
-                     "handle was made by another buffer, expected one of this buffer");
-  return handle != nullptr && origin == HandleOrigin::kOwn;
 }
 
 void check_like_result(Violations& violations, const char* name,

@@ -12,20 +12,13 @@ namespace {
 constexpr int kHiddenGranule = kScaleBlock;
 constexpr int kPackedHiddenGranule = 4 * kScaleBlock;  // four exponents make one int32
 
-Violations violations_of(const char* call, const Group& group) {
-  return Violations(fmt::format("{} (rank {})", call, group.rank().value()));
-}
-
 void check_sizes(Violations& violations, const LowLatencyDispatchConfig& config,
                  const BufferConfig& buffer, const Group& group) {
   const int max_tokens = config.num_max_tokens_per_rank;
   violations.require(max_tokens >= 1 && max_tokens <= kMaxLowLatencyTokens,
                      "num_max_tokens_per_rank is {}, expected 1 to {}", max_tokens,
                      kMaxLowLatencyTokens);
-  violations.require(config.num_experts > 0 && config.num_experts % group.num_ranks() == 0 &&
-                         config.num_experts <= buffer.max_num_experts,
-                     "num_experts is {}, expected a positive multiple of the {} ranks, at most {}",
-                     config.num_experts, group.num_ranks(), buffer.max_num_experts);
+  check_num_experts(violations, config.num_experts, buffer, group);
   if (config.x.ndim != 2) return;
   violations.require(config.x.shape[0] <= max_tokens,
                      "x is {}, expected at most num_max_tokens_per_rank={} tokens",
@@ -39,17 +32,8 @@ void check_sizes(Violations& violations, const LowLatencyDispatchConfig& config,
 
 void check_routing(Violations& violations, const TensorView& topk_idx,
                    const std::optional<TensorView>& weights, std::int64_t num_tokens) {
-  check_shape(violations, "topk_idx", topk_idx, {num_tokens, kAnyExtent});
-  check_dtype(violations, "topk_idx", topk_idx, {DType::kInt64, DType::kInt32});
-  check_contiguous(violations, "topk_idx", topk_idx);
-  if (topk_idx.ndim != 2) return;
-  violations.require(topk_idx.shape[1] >= 1 && topk_idx.shape[1] <= kMaxTopk,
-                     "topk_idx is {}, expected a top-k from 1 to {}", topk_idx.describe(),
-                     kMaxTopk);
-  if (!weights) return;
-  check_shape(violations, "topk_weights", *weights, {num_tokens, topk_idx.shape[1]});
-  check_dtype(violations, "topk_weights", *weights, {DType::kFloat32});
-  check_contiguous(violations, "topk_weights", *weights);
+  check_topk_idx(violations, topk_idx, num_tokens);
+  if (topk_idx.ndim == 2) check_weights(violations, weights, {num_tokens, topk_idx.shape[1]});
 }
 
 void check_vector(Violations& violations, const char* name, const std::optional<TensorView>& tensor,
@@ -67,22 +51,12 @@ void check_execution(Violations& violations, ReceivePhase receive, const StreamO
   check_stream(violations, stream);
 }
 
-bool check_handle(Violations& violations, const std::shared_ptr<const LowLatencyRouting>& handle,
-                  HandleOrigin origin) {
-  violations.require(handle != nullptr, "handle is missing, expected that of a dispatch");
-  violations.require(handle == nullptr || origin == HandleOrigin::kOwn,
-                     "handle was made by another buffer, expected one of this buffer");
-  return handle != nullptr && origin == HandleOrigin::kOwn;
-}
-
 void check_combine_input(Violations& violations, const LowLatencyCombineConfig& config,
                          const Group& group) {
   const LowLatencyRouting& handle = *config.handle;
   const bool per_expert = handle.layout == LowLatencyLayout::kPerExpert;
-  const std::int64_t groups =
-      per_expert ? handle.num_experts / group.num_ranks() : group.num_ranks();
-  const std::int64_t rows =
-      handle.num_max_tokens_per_rank * std::int64_t{per_expert ? group.num_ranks() : 1};
+  const auto [groups, rows] = OutputExtents::make(
+      handle.layout, group.num_ranks(), handle.num_experts, handle.num_max_tokens_per_rank);
   check_shape(violations, "x", config.x, {groups, rows, handle.hidden});
   check_dtype(violations, "x", config.x, {DType::kBFloat16});
   if (config.input == CombineInput::kTensor) check_contiguous(violations, "x", config.x);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "moelink/host_device.hpp"
+#include "moelink/low_latency.hpp"
 #include "moelink/types.hpp"
 #include "protocol/limits.hpp"
 #include "protocol/signal.hpp"
@@ -29,6 +30,30 @@ static_assert(sizeof(LowLatencyHeader) == 32);
 
 // Wire format of a row: 0 bfloat16, else 1 + ScaleFormat.
 inline constexpr std::uint32_t kWireBFloat16 = 0;
+
+// Rows of one source rank among those of a local expert, as layout_range packs them: the number of
+// rows in the low half, the first row in the high half.
+struct RowRange {
+  std::int64_t begin = 0;
+  std::int64_t count = 0;
+
+  MOELINK_HD static constexpr RowRange unpack(std::int64_t packed) {
+    return RowRange{packed >> 32, packed & 0xffffffff};
+  }
+  MOELINK_HD constexpr std::int64_t pack() const { return (begin << 32) | count; }
+};
+
+// Leading extents of what a dispatch returns: per expert [L, R*M], per rank [R, M].
+struct OutputExtents {
+  std::int64_t groups = 0;
+  std::int64_t rows = 0;  // of each group
+
+  MOELINK_HD static constexpr OutputExtents make(LowLatencyLayout layout, int num_ranks,
+                                                 int num_experts, int max_tokens) {
+    if (layout == LowLatencyLayout::kPerRank) return OutputExtents{num_ranks, max_tokens};
+    return OutputExtents{num_experts / num_ranks, std::int64_t{num_ranks} * max_tokens};
+  }
+};
 
 MOELINK_HD constexpr SignalChannel low_latency_received_channel(Epoch epoch) {
   return epoch.value() % kNumLowLatencyHalves == 0 ? SignalChannel::kLowLatencyReceivedEven

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cpu/arena_tensor.hpp"
 #include "base/check.hpp"
 #include "base/trace_scope.hpp"
 #include "moelink/routing.hpp"
@@ -15,17 +16,6 @@ namespace {
 
 // Up to this size a copy costs less than waiting until all peers have read the tensor in place.
 constexpr std::size_t kSmallTensorBytes = std::size_t{256} << 10;
-
-// Results of at least this size would only push other data out of the caches.
-constexpr std::size_t kStreamingBytes = std::size_t{1} << 20;
-
-Tensor make_result(Arena& arena, DType dtype, std::int64_t rows, std::int64_t columns) {
-  Tensor tensor;
-  tensor.view = TensorView::contiguous(nullptr, dtype, {rows, columns});
-  tensor.storage = arena.allocate(tensor.view.num_bytes());
-  tensor.view.data = tensor.storage.get();
-  return tensor;
-}
 
 }  // namespace
 
@@ -39,11 +29,11 @@ CombineOperation::CombineOperation(CpuContext& context, const CombineConfig& con
     result_.combined_x.view = *config.out;
   } else {
     result_.combined_x =
-        make_result(*context.results, config.x.dtype, state_.num_tokens, config.x.shape[1]);
+        make_arena_tensor(*context.results, config.x.dtype, {state_.num_tokens, config.x.shape[1]});
   }
   if (config.topk_weights) {
     result_.combined_topk_weights =
-        make_result(*context.results, DType::kFloat32, state_.num_tokens, state_.num_topk);
+        make_arena_tensor(*context.results, DType::kFloat32, {state_.num_tokens, state_.num_topk});
   }
 }
 
@@ -193,8 +183,7 @@ const std::byte* CombineOperation::row_of(const std::optional<TensorView>& tenso
 
 void CombineOperation::reduce_tokens(IndexRange tokens, std::uint32_t chunk) const {
   const TensorView& out = result_.combined_x.view;
-  const auto policy = out.num_bytes() >= kStreamingBytes ? simd::StorePolicy::kStreaming
-                                                         : simd::StorePolicy::kCached;
+  const simd::StorePolicy policy = simd::policy_for(out.num_bytes());
   std::vector<Pull> pulls;
   std::vector<simd::Addend> addends;
   for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {

@@ -1,6 +1,7 @@
 // Runs operations on the stream, and breaks the buffer when ranks fall out of step.
 #include "backend/cpu/cpu_backend.hpp"
 
+#include "backend/cpu/arena_tensor.hpp"
 #include "backend/cpu/open_context.hpp"
 #include "base/check.hpp"
 #include "base/log.hpp"
@@ -116,11 +117,7 @@ CombineResult CpuBackend::combine(const CombineConfig& config) {
 }
 
 Tensor CpuBackend::empty(DType dtype, std::initializer_list<std::int64_t> shape) {
-  Tensor tensor;
-  tensor.view = TensorView::contiguous(nullptr, dtype, shape);
-  tensor.storage = context_->arena->allocate(tensor.view.num_bytes());
-  tensor.view.data = tensor.storage.get();
-  return tensor;
+  return make_arena_tensor(*context_->arena, dtype, shape);
 }
 
 void CpuBackend::barrier() {

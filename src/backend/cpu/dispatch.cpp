@@ -177,19 +177,20 @@ void DispatchOperation::check_worst_rows() const {
       fmt::format("{} (rank {})", operation_name(operation_), context_.rank.value()));
   for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
     const std::int64_t max_rows = state_->max_rows_of_rank[rank.index()];
+    if (max_rows == 0) continue;
     const std::int64_t needed = num_receive_rows(state_->count_matrix(), state_->expert_map(), rank,
                                                  state_->layout, state_->expert_alignment);
-    violations.require(max_rows == 0 || needed <= max_rows,
+    violations.require(needed <= max_rows,
                        "num_worst_tokens={} of rank {} is too small, {} rows are needed", max_rows,
                        rank.value(), needed);
   }
   violations.throw_if_any();
 }
 
-ArenaSpan DispatchOperation::offered_span(const ExchangeBlock& block, Rank rank) const {
+ArenaSpan DispatchOperation::offered_span(const ExchangeBlock& block, Rank rank,
+                                          std::size_t needed) const {
   const Arena::Offer offer{{block.spans[0].offset, block.spans[0].bytes},
                            {block.spans[1].offset, block.spans[1].bytes}};
-  const std::size_t needed = layout_of(rank).total_bytes();
   if (needed == 0) return ArenaSpan{offer.expected.offset, 0};
   const ArenaSpan chosen = Arena::choose(offer, needed);
   if (chosen.bytes >= needed) return chosen;
@@ -204,23 +205,27 @@ void DispatchOperation::choose_targets(const Exchange& exchange) {
   const SymmetricMemory& memory = context_.control->memory();
   targets_.resize(exchange.blocks.size());
   ArenaSpan own;
+  ReceiveLayout own_layout;
   for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
     if (!exchange.present[rank.index()]) continue;
     targets_[rank.index()].present = true;
-    const ArenaSpan span = offered_span(exchange.of(rank), rank);
-    if (rank == context_.rank) own = span;
     const ReceiveLayout layout = layout_of(rank);
+    const ArenaSpan span = offered_span(exchange.of(rank), rank, layout.total_bytes());
+    if (rank == context_.rank) {
+      own = span;
+      own_layout = layout;
+    }
     for (std::size_t part = 0; part < kNumReceiveParts; ++part) {
       const std::size_t offset = layout.offset(static_cast<ReceivePart>(part));
       targets_[rank.index()].parts[part] = memory.region(rank) + span.offset + offset;
     }
   }
   if (has_known_size()) return;
-  const std::size_t needed = layout_of(context_.rank).total_bytes();
+  const std::size_t needed = own_layout.total_bytes();
   // Sizes vary from call to call: remember the largest of late, with an eighth to spare.
   if (needed > exchange.of(context_.rank).spans[0].bytes) ++context_.num_window_misses;
   context_.expected_bytes = std::max(needed + needed / 8, context_.expected_bytes / 8 * 7);
-  parts_ = context_.arena->settle(own, layout_of(context_.rank).part_bytes);
+  parts_ = context_.arena->settle(own, own_layout.part_bytes);
 }
 
 Tensor DispatchOperation::part_tensor(ReceivePart part, DType dtype, std::int64_t rows,

@@ -65,7 +65,7 @@ class DispatchOperation {
   ReceiveLayout layout_of(Rank rank) const;
   CallDigest digest() const;
   ExchangeBlock describe_call();
-  ArenaSpan offered_span(const ExchangeBlock& block, Rank rank) const;
+  ArenaSpan offered_span(const ExchangeBlock& block, Rank rank, std::size_t needed) const;
   void choose_targets(const Exchange& exchange);
   void check_worst_rows() const;
   void keep_parts(const ArenaSpan& chosen);

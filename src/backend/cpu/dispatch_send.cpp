@@ -10,9 +10,6 @@
 namespace moelink {
 namespace {
 
-// Transfers of at least this size would only push other data out of the caches.
-constexpr std::size_t kStreamingBytes = std::size_t{1} << 20;
-
 // Copies row `token` of a strided 2-D tensor of 1- or 4-byte elements to contiguous memory.
 void gather_scales(const TensorView& scales, std::int64_t token, std::byte* out) {
   const std::size_t size = dtype_size(scales.dtype);
@@ -86,8 +83,7 @@ void DispatchOperation::send_tokens(IndexRange tokens) const {
   const std::size_t total =
       static_cast<std::size_t>(state_->num_tokens) * shape_.row_bytes *
       static_cast<std::size_t>(std::max(1, std::min(state_->num_topk, state_->num_ranks)));
-  const auto policy =
-      total >= kStreamingBytes ? simd::StorePolicy::kStreaming : simd::StorePolicy::kCached;
+  const simd::StorePolicy policy = simd::policy_for(total);
   std::vector<void*> rows;
   std::vector<std::byte> scale_row(shape_.scale_bytes);
   for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {

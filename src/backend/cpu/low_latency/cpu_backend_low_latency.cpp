@@ -77,12 +77,9 @@ LowLatencyCombineResult CpuBackend::low_latency_combine(const LowLatencyCombineC
 }
 
 Tensor CpuBackend::low_latency_combine_buffer(const LowLatencyRouting& handle) {
-  const bool per_expert = handle.layout == LowLatencyLayout::kPerExpert;
-  const std::int64_t num_ranks = context_->num_ranks();
-  const std::int64_t max_tokens = handle.num_max_tokens_per_rank;
-  const std::int64_t groups = per_expert ? handle.num_experts / num_ranks : num_ranks;
-  const std::int64_t rows = per_expert ? num_ranks * max_tokens : max_tokens;
-  context_->stream.run([&] {
+  const auto [groups, rows] = OutputExtents::make(
+      handle.layout, context_->num_ranks(), handle.num_experts, handle.num_max_tokens_per_rank);
+  context_->stream.run([&, groups = groups, rows = rows] {
     Tensor& area = low_latency_.combine_area;
     const bool fits = area.defined() && area.view.shape[0] == groups &&
                       area.view.shape[1] == rows && area.view.shape[2] == handle.hidden;

@@ -102,10 +102,9 @@ std::vector<LowLatencyCombine::ReturnRow> LowLatencyCombine::rows_for(Rank owner
   }
   for (std::int64_t local = 0; local < map_.experts_per_rank; ++local) {
     const auto* const ranges = routing.layout_range.view.as<std::int64_t>();
-    const std::int64_t range = ranges[local * context_.num_ranks() + owner.value()];
-    const std::int64_t begin = range >> 32;
-    const std::int64_t count = range & 0xffffffff;
-    for (std::int64_t i = begin; i < begin + count; ++i) append(local * per_group + i);
+    const RowRange range = RowRange::unpack(ranges[local * context_.num_ranks() + owner.value()]);
+    for (std::int64_t i = range.begin; i < range.begin + range.count; ++i)
+      append(local * per_group + i);
   }
   return rows;
 }

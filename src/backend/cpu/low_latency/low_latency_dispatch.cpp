@@ -49,22 +49,19 @@ std::size_t LowLatencyDispatch::num_scales() const {
   return *config_.fp8 == ScaleFormat::kPackedUE8M0 ? (blocks + 3) / 4 : blocks;
 }
 
-std::atomic_ref<std::uint64_t> LowLatencyDispatch::outbox_epoch(
-    const LowLatencyContext& low_latency, Rank owner) const {
-  std::byte* const word = low_latency.at(context_, owner, area_.outbox_epoch_offset(epoch_));
+std::atomic_ref<std::uint64_t> LowLatencyDispatch::outbox_epoch(Rank owner) const {
+  std::byte* const word = low_latency_.at(context_, owner, area_.outbox_epoch_offset(epoch_));
   return std::atomic_ref(*reinterpret_cast<std::uint64_t*>(word));
 }
 
-std::int64_t LowLatencyDispatch::rows_per_group() const {
-  const std::int64_t max_tokens = config_.num_max_tokens_per_rank;
-  return config_.layout == LowLatencyLayout::kPerExpert ? context_.num_ranks() * max_tokens
-                                                        : max_tokens;
+OutputExtents LowLatencyDispatch::extents() const {
+  return OutputExtents::make(config_.layout, context_.num_ranks(), config_.num_experts,
+                             config_.num_max_tokens_per_rank);
 }
 
 void LowLatencyDispatch::make_tensors() {
   const bool per_expert = config_.layout == LowLatencyLayout::kPerExpert;
-  const std::int64_t groups = per_expert ? map_.experts_per_rank : context_.num_ranks();
-  const std::int64_t rows = rows_per_group();
+  const auto [groups, rows] = extents();
   LowLatencyRouting& routing = *routing_;
   routing.owner = context_.id;
   routing.layout = config_.layout;
@@ -126,7 +123,7 @@ void LowLatencyDispatch::send() {
   const TraceScope scope(kOperation, Stage::kSend, context_.rank);
   // Acquire and release: no row is written before it. Whoever reads a row of this operation and
   // looks again sees this epoch, or a later one.
-  outbox_epoch(low_latency_, context_.rank).exchange(epoch_.value(), std::memory_order_acq_rel);
+  outbox_epoch(context_.rank).exchange(epoch_.value(), std::memory_order_acq_rel);
   std::vector<std::uint32_t> num_sent(static_cast<std::size_t>(context_.num_ranks()));
   for (std::int64_t token = 0; token < routing.num_tokens; ++token) send_token(token, num_sent);
   for (Rank peer(0); peer.value() < context_.num_ranks(); peer = peer.next()) {

@@ -51,10 +51,10 @@ class LowLatencyDispatch {
   void expand_per_rank();
   void store_row(const std::byte* row, std::int64_t group, std::int64_t index);
 
-  std::atomic_ref<std::uint64_t> outbox_epoch(const LowLatencyContext& low_latency,
-                                              Rank owner) const;
+  std::atomic_ref<std::uint64_t> outbox_epoch(Rank owner) const;
   std::size_t num_scales() const;  // elements of the scale tensor per row
-  std::int64_t rows_per_group() const;
+  OutputExtents extents() const;
+  std::int64_t rows_per_group() const { return extents().rows; }
 
   CpuContext& context_;
   LowLatencyContext& low_latency_;

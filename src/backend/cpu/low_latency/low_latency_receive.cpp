@@ -12,9 +12,6 @@ namespace {
 
 constexpr Operation kOperation = Operation::kLowLatencyDispatch;
 
-// As the contract packs it: the number of rows in the low half, the first row in the high half.
-std::int64_t pack_range(std::int64_t count, std::int64_t begin) { return (begin << 32) | count; }
-
 }  // namespace
 
 void LowLatencyDispatch::receive() {
@@ -54,8 +51,7 @@ void LowLatencyDispatch::read_messages() {
 void LowLatencyDispatch::check_outboxes() const {
   for (Rank source(0); source.value() < context_.num_ranks(); source = source.next()) {
     if (!arrived_[source.index()]) continue;
-    const std::uint64_t seen =
-        outbox_epoch(low_latency_, source).fetch_add(0, std::memory_order_acq_rel);
+    const std::uint64_t seen = outbox_epoch(source).fetch_add(0, std::memory_order_acq_rel);
     if (seen == epoch_.value()) continue;
     fail(
         ErrorCode::kPeerLost,
@@ -86,7 +82,7 @@ void LowLatencyDispatch::lay_out_experts(std::vector<std::int64_t>& next_row) {
     std::int64_t begin = 0;
     for (std::size_t i = local * num_ranks; i < (local + 1) * num_ranks; ++i) {
       next_row[i] = begin;
-      ranges[i] = pack_range(counts[i], begin);
+      ranges[i] = RowRange{begin, counts[i]}.pack();
       begin += counts[i];
     }
     totals[local] = static_cast<std::int32_t>(begin);

@@ -14,6 +14,11 @@ namespace moelink::simd {
 // Copies one row to several places; `bytes` is a multiple of 16, pointers are 16-byte aligned.
 // Streaming writes past the caches: for large transfers that this core will not read soon.
 enum class StorePolicy { kCached, kStreaming };
+// Transfers of at least this size would only push other data out of the caches.
+inline constexpr std::size_t kStreamingBytes = std::size_t{1} << 20;
+constexpr StorePolicy policy_for(std::size_t transfer_bytes) {
+  return transfer_bytes >= kStreamingBytes ? StorePolicy::kStreaming : StorePolicy::kCached;
+}
 void copy_row(const void* source, std::span<void* const> destinations, std::size_t bytes,
               StorePolicy policy);
 // Orders streaming stores before a following release store. Call once after a batch of rows.
