@@ -7,13 +7,21 @@ import moelink
 import pytest
 import torch
 from deep_ep.utils.math import calc_diff, hash_tensors, per_token_cast_back
-from deep_ep_ranks import LOCAL_EXPERTS, Routing, needs_low_latency, routing_of, run
+from deep_ep_ranks import (
+    LOCAL_EXPERTS,
+    ONE_NODE,
+    TWO_NODES,
+    Routing,
+    needs_low_latency,
+    routing_of,
+    run,
+)
 
 pytestmark = needs_low_latency
 
 MAX_TOKENS = 32
 HIDDEN = 512
-SHAPES = [(1, 1), (2, 1), (3, 1), (4, 1), (8, 1), (4, 2)]
+SHAPES = [*ONE_NODE, *TWO_NODES]
 # use_fp8, round_scale, use_ue8m0
 FORMATS = [
     (False, False, False),
