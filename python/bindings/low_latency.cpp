@@ -5,6 +5,7 @@
 #include <nanobind/stl/shared_ptr.h>
 
 #include "bindings.hpp"
+#include "exchange.hpp"
 #include "fields.hpp"
 #include "interpreter.hpp"
 
@@ -26,34 +27,75 @@ void bind_enums(nb::module_& m) {
       .value("NEXT_AREA", CombineInput::kNextArea);
 }
 
-void bind_configs(nb::module_& m) {
+// Both return false, and set nothing, where the tensors must go through Python.
+bool set_dispatch_tensors(LowLatencyDispatchConfig& config, const nb::tuple& tensors) {
+  const std::optional<CallViews> views = exchange_views(tensors);
+  if (!views) return false;
+  const auto& [x, topk_idx, topk_weights, recv_stats, wait_cost] = *views;
+  if (!topk_idx) return false;
+  config.x = *x;
+  config.topk_idx = *topk_idx;
+  config.topk_weights = topk_weights;
+  config.recv_stats = recv_stats;
+  config.wait_cost = wait_cost;
+  return true;
+}
+
+bool set_combine_tensors(LowLatencyCombineConfig& config, const nb::tuple& tensors) {
+  const std::optional<CallViews> views = exchange_views(tensors);
+  if (!views) return false;
+  const auto& [x, topk_idx, topk_weights, out, wait_cost] = *views;
+  if (!topk_idx) return false;
+  config.x = *x;
+  config.topk_idx = *topk_idx;
+  config.topk_weights = topk_weights.value_or(TensorView{});
+  config.out = out;
+  config.wait_cost = wait_cost;
+  return true;
+}
+
+void bind_dispatch_config(nb::module_& m) {
   using Dispatch = LowLatencyDispatchConfig;
   nb::class_<Dispatch>(m, "LowLatencyDispatchConfig")
-      .def(nb::init<>())
+      .def(
+          "__init__",
+          [](Dispatch* self, int num_max_tokens_per_rank, int num_experts,
+             LowLatencyLayout layout) {
+            new (self) Dispatch{.num_max_tokens_per_rank = num_max_tokens_per_rank,
+                                .num_experts = num_experts,
+                                .layout = layout};
+          },
+          nb::arg("num_max_tokens_per_rank"), nb::arg("num_experts"), nb::arg("layout"))
+      .def("set_tensors", &set_dispatch_tensors, nb::arg("tensors"))
       .def_rw("x", &Dispatch::x)
       .def_rw("topk_idx", &Dispatch::topk_idx)
       .def_rw("topk_weights", &Dispatch::topk_weights)
-      .def_rw("num_max_tokens_per_rank", &Dispatch::num_max_tokens_per_rank)
-      .def_rw("num_experts", &Dispatch::num_experts)
       .def_rw("fp8", &Dispatch::fp8)
-      .def_rw("layout", &Dispatch::layout)
       .def_rw("recv_stats", &Dispatch::recv_stats)
       .def_rw("wait_cost", &Dispatch::wait_cost)
       .def_rw("receive", &Dispatch::receive)
       .def_rw("stream", &Dispatch::stream);
+}
+
+void bind_combine_config(nb::module_& m) {
   using Combine = LowLatencyCombineConfig;
-  nb::class_<Combine> combine(m, "LowLatencyCombineConfig");
-  combine.def(nb::init<>())
+  nb::class_<Combine>(m, "LowLatencyCombineConfig")
+      .def(
+          "__init__",
+          [](Combine* self, const std::shared_ptr<LowLatencyRouting>& handle,
+             CombineNumerics numerics) {
+            new (self) Combine{.handle = handle, .numerics = numerics};
+          },
+          nb::arg("handle"), nb::arg("numerics"))
+      .def("set_tensors", &set_combine_tensors, nb::arg("tensors"))
       .def_rw("x", &Combine::x)
       .def_rw("topk_idx", &Combine::topk_idx)
       .def_rw("topk_weights", &Combine::topk_weights)
-      .def_rw("numerics", &Combine::numerics)
       .def_rw("input", &Combine::input)
       .def_rw("out", &Combine::out)
       .def_rw("wait_cost", &Combine::wait_cost)
       .def_rw("receive", &Combine::receive)
       .def_rw("stream", &Combine::stream);
-  bind_handle<LowLatencyRouting>(combine);
 }
 
 // The receiving half; waits for peers, so it runs without the GIL.
@@ -79,6 +121,10 @@ void bind_call_results(nb::module_& m) {
   using Dispatch = LowLatencyDispatchResult;
   nb::class_<Dispatch>(m, "LowLatencyDispatchResult")
       .def_prop_ro("recv_x", copy_of(&Dispatch::recv_x))
+      .def(
+          "recv_x_like",
+          [](const Dispatch& self, nb::handle like) { return exchange_tensor(self.recv_x, like); },
+          nb::arg("like"))
       .def_prop_ro("recv_scales_by_column", &scales_by_column)
       .def_prop_ro("recv_count", copy_of(&Dispatch::recv_count))
       .def_prop_ro("recv_topk_idx", copy_of(&Dispatch::recv_topk_idx))
@@ -92,6 +138,12 @@ void bind_call_results(nb::module_& m) {
   using Combine = LowLatencyCombineResult;
   nb::class_<Combine>(m, "LowLatencyCombineResult")
       .def_prop_ro("combined_x", copy_of(&Combine::combined_x))
+      .def(
+          "combined_x_like",
+          [](const Combine& self, nb::handle like) {
+            return exchange_tensor(self.combined_x, like);
+          },
+          nb::arg("like"))
       .def_prop_ro("event", copy_of(&Combine::event))
       .def("receive", &receive<Combine>);
 }
@@ -110,7 +162,8 @@ void bind_low_latency(nb::module_& m) {
       .def_prop_ro("src_info", copy_of(&LowLatencyRouting::src_info))
       .def_prop_ro("layout_range", copy_of(&LowLatencyRouting::layout_range))
       .def_prop_ro("recv_count", copy_of(&LowLatencyRouting::recv_count));
-  bind_configs(m);
+  bind_dispatch_config(m);
+  bind_combine_config(m);
   bind_call_results(m);
 }
 

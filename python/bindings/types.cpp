@@ -5,6 +5,7 @@
 #include <nanobind/stl/string.h>
 
 #include "bindings.hpp"
+#include "dlpack_dtypes.hpp"
 #include "moelink/errors.hpp"
 
 namespace moelink::python {
@@ -60,49 +61,8 @@ TensorView make_view(std::uintptr_t address, DType dtype, const nb::tuple& shape
   return view;
 }
 
-nb::dlpack::dtype_code dlpack_code(DType dtype) {
-  using Code = nb::dlpack::dtype_code;
-  switch (dtype) {
-    case DType::kInt8:
-    case DType::kInt32:
-    case DType::kInt64:
-      return Code::Int;
-    case DType::kFloat16:
-    case DType::kFloat32:
-      return Code::Float;
-    case DType::kBFloat16:
-      return Code::Bfloat;
-    case DType::kBool:
-      return Code::Bool;
-    // Few consumers know the 8-bit float codes, so these travel as bytes and get viewed.
-    case DType::kUInt8:
-    case DType::kFloat8E4M3:
-    case DType::kFloat8UE8M0:
-      break;
-  }
-  return Code::UInt;
-}
-
-nb::dlpack::dtype dlpack_type(const TensorView& view) {
-  return {static_cast<std::uint8_t>(dlpack_code(view.dtype)),
-          static_cast<std::uint8_t>(8 * dtype_size(view.dtype)), 1};
-}
-
-DType dtype_of(const nb::dlpack::dtype& type) {
-  using Code = nb::dlpack::dtype_code;
-  const auto is = [&type](Code code, int bits) {
-    return type.code == static_cast<std::uint8_t>(code) && type.bits == bits && type.lanes == 1;
-  };
-  if (is(Code::UInt, 8)) return DType::kUInt8;
-  if (is(Code::Int, 8)) return DType::kInt8;
-  if (is(Code::Int, 32)) return DType::kInt32;
-  if (is(Code::Int, 64)) return DType::kInt64;
-  if (is(Code::Bool, 8)) return DType::kBool;
-  if (is(Code::Float, 16)) return DType::kFloat16;
-  if (is(Code::Bfloat, 16)) return DType::kBFloat16;
-  if (is(Code::Float, 32)) return DType::kFloat32;
-  if (is(Code::Float8_E4M3FN, 8)) return DType::kFloat8E4M3;
-  if (is(Code::Float8_E8M0FNU, 8)) return DType::kFloat8UE8M0;
+DType supported_dtype(const nb::dlpack::dtype& type) {
+  if (const std::optional<DType> dtype = dtype_of(type)) return *dtype;
   throw Error(ErrorCode::kInvalidArgument,
               "a DLPack tensor has element type code " + std::to_string(type.code) + " of " +
                   std::to_string(type.bits) + " bits, which is not supported");
@@ -117,7 +77,7 @@ ImportedView view_of_dlpack(nb::ndarray<nb::ro> source) {
   check_num_dims(source.ndim());
   ImportedView view;
   view.data = const_cast<void*>(source.data());
-  view.dtype = dtype_of(source.dtype());
+  view.dtype = supported_dtype(source.dtype());
   view.ndim = static_cast<int>(source.ndim());
   for (std::size_t i = 0; i < source.ndim(); ++i) {
     view.shape[i] = static_cast<std::int64_t>(source.shape(i));
@@ -145,7 +105,7 @@ nb::object export_tensor(nb::handle self) {
     shape[dim] = static_cast<std::size_t>(view.shape[dim]);
   }
   nb::ndarray<Framework> array(view.data, static_cast<std::size_t>(view.ndim), shape.data(), self,
-                               view.strides.data(), dlpack_type(view), nb::device::cpu::value);
+                               view.strides.data(), dlpack_type(view.dtype), nb::device::cpu::value);
   return nb::cast(array, nb::rv_policy::reference);
 }
 

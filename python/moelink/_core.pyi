@@ -284,35 +284,35 @@ class LowLatencyRouting:
     def recv_count(self) -> Tensor: ...
 
 class LowLatencyDispatchConfig:
-    def __init__(self) -> None: ...
+    def __init__(
+        self, num_max_tokens_per_rank: int, num_experts: int, layout: LowLatencyLayout
+    ) -> None: ...
+    def set_tensors(self, tensors: tuple[object, ...]) -> bool: ...
     x: View
     topk_idx: View
     topk_weights: View | None
-    num_max_tokens_per_rank: int
-    num_experts: int
     fp8: ScaleFormat | None
-    layout: LowLatencyLayout
     recv_stats: View | None
     wait_cost: View | None
     receive: ReceivePhase
     stream: StreamOptions
 
 class LowLatencyCombineConfig:
-    def __init__(self) -> None: ...
+    def __init__(self, handle: LowLatencyRouting, numerics: CombineNumerics) -> None: ...
+    def set_tensors(self, tensors: tuple[object, ...]) -> bool: ...
     x: View
     topk_idx: View
     topk_weights: View
-    numerics: CombineNumerics
     input: CombineInput
     out: View | None
     wait_cost: View | None
     receive: ReceivePhase
     stream: StreamOptions
-    handle: LowLatencyRouting
 
 class LowLatencyDispatchResult:
     @property
     def recv_x(self) -> Tensor: ...
+    def recv_x_like(self, like: object) -> Any: ...
     @property
     def recv_scales_by_column(self) -> Tensor | None: ...
     @property
@@ -330,6 +330,7 @@ class LowLatencyDispatchResult:
 class LowLatencyCombineResult:
     @property
     def combined_x(self) -> Tensor: ...
+    def combined_x_like(self, like: object) -> Any: ...
     @property
     def event(self) -> Event: ...
     def receive(self) -> None: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,47 +27,102 @@ _NUMERICS = {
     "exact": _core.CombineNumerics.EXACT,
     "pre_reduced": _core.CombineNumerics.PRE_REDUCED,
 }
+# What set_tensors() of the configs takes, in this order.
+_DISPATCH_TENSORS = ("x", "topk_idx", "topk_weights", "recv_stats", "wait_cost")
+_COMBINE_TENSORS = ("x", "topk_idx", "topk_weights", "out", "wait_cost")
 
 
 class LowLatencyHandle:
-    """The routing of one low latency dispatch.
+    """The routing of one low latency dispatch."""
 
-    ``src_info``: int32 [L, R*M] (per rank: [R, M]), each row's token at its source rank.
-    ``layout_range``: int64 [L, R], low 32 bits the rows from that rank, high 32 bits the first one.
-    """
+    __slots__ = ("_core", "_library")
 
     def __init__(self, core: _core.LowLatencyRouting, library: Library) -> None:
         self._core = core
-        self.src_info = library.wrap(core.src_info)
-        self.layout_range = library.wrap(core.layout_range)
-        self.num_max_tokens_per_rank = core.num_max_tokens_per_rank
-        self.hidden = core.hidden
-        self.num_experts = core.num_experts
+        self._library = library
+
+    @property
+    def src_info(self) -> Any:
+        """int32 [L, R*M] (per rank: [R, M]): each row's token at its source rank."""
+        return self._library.wrap(self._core.src_info)
+
+    @property
+    def layout_range(self) -> Any:
+        """int64 [L, R]: low 32 bits the rows from that rank, high 32 bits the first one."""
+        return self._library.wrap(self._core.layout_range)
+
+    @property
+    def num_max_tokens_per_rank(self) -> int:
+        """M."""
+        return self._core.num_max_tokens_per_rank
+
+    @property
+    def hidden(self) -> int:
+        """H."""
+        return self._core.hidden
+
+    @property
+    def num_experts(self) -> int:
+        """Experts over all ranks."""
+        return self._core.num_experts
 
 
-@dataclass
 class LowLatencyDispatchResult:
-    """What a low latency dispatch returns; iterating yields (recv_x, recv_count, handle).
+    """What a low latency dispatch returns; iterating yields (recv_x, recv_count, handle)."""
 
-    ``recv_x``: [L, R*M, H], or [R, M, H] per rank; with FP8 a pair with the scales, whose strides
-    are those of a transposed view. ``recv_count``: valid rows, int32 [L] or [R].
-    ``recv_topk_idx``, ``recv_topk_weights``: [R, M, K], per rank only. ``hook``: with
-    ``return_hook``, runs the receiving half; call it once before reading anything else.
-    """
+    __slots__ = ("_core", "_library", "handle", "hook", "recv_x")
 
     recv_x: Any
-    recv_count: Any
+    """[L, R*M, H], or [R, M, H] per rank; with FP8 a pair with the scales, whose strides are those
+    of a transposed view."""
     handle: LowLatencyHandle
-    recv_topk_idx: Any
-    recv_topk_weights: Any
-    event: Event
+    """For :meth:`Buffer.low_latency_combine`."""
     hook: Callable[[], None] | None
+    """With ``return_hook``, runs the receiving half; call it once before reading anything else."""
 
-    def __iter__(self) -> Any:
-        return iter((self.recv_x, self.recv_count, self.handle))
+    def __init__(
+        self,
+        core: _core.LowLatencyDispatchResult,
+        library: Library,
+        recv_x: Any,
+        hook: Callable[[], None] | None,
+    ) -> None:
+        self._core = core
+        self._library = library
+        self.recv_x = recv_x
+        self.handle = LowLatencyHandle(core.handle, library)
+        self.hook = hook
+
+    @property
+    def recv_count(self) -> Any:
+        """Valid rows: int32 [L], or [R] per rank."""
+        return self._library.wrap(self._core.recv_count)
+
+    @property
+    def recv_topk_idx(self) -> Any:
+        """int32 [R, M, K], the local expert or -1; per rank only."""
+        return self._wrap_optional(self._core.recv_topk_idx)
+
+    @property
+    def recv_topk_weights(self) -> Any:
+        """float32 [R, M, K]; per rank and with weights only."""
+        return self._wrap_optional(self._core.recv_topk_weights)
+
+    @property
+    def event(self) -> Event:
+        """Completion, if the call was asynchronous."""
+        return self._core.event
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.recv_x
+        yield self.recv_count
+        yield self.handle
+
+    def _wrap_optional(self, tensor: _core.Tensor | None) -> Any:
+        return None if tensor is None else self._library.wrap(tensor)
 
 
-@dataclass
+@dataclass(slots=True)
 class LowLatencyCombineResult:
     """What a low latency combine with a hook or an event returns."""
 
@@ -110,27 +165,25 @@ class LowLatencyCalls(CallArguments):
           waited for each rank are added.
         * ``return_hook``: only send; ``result.hook()`` receives.
         """
-        where = self._where("low_latency_dispatch", "x")
-        library = library_of(x, where)
-        config = _core.LowLatencyDispatchConfig()
-        config.x = library.view(x, where)
-        config.num_max_tokens_per_rank = num_max_tokens_per_rank
-        config.num_experts = self._num_experts if num_experts is None else num_experts
+        choice = self._choice("low_latency_dispatch", "layout", layout, _LAYOUTS)
+        experts = self._num_experts if num_experts is None else num_experts
+        config = _core.LowLatencyDispatchConfig(num_max_tokens_per_rank, experts, choice)
         if fp8 is not None:
             config.fp8 = self._choice("low_latency_dispatch", "fp8", fp8, _FORMATS)
-        config.layout = self._choice("low_latency_dispatch", "layout", layout, _LAYOUTS)
-        tensors = {
-            "topk_idx": topk_idx,
-            "topk_weights": topk_weights,
-            "recv_stats": recv_stats,
-            "wait_cost": wait_cost,
-        }
-        self._set_views(config, "low_latency_dispatch", library, tensors)
-        self._set_execution(
-            config, "low_latency_dispatch", return_hook, previous_event, async_finish
-        )
-        result = self._core.low_latency_dispatch(config, (x, tensors, config))
-        return _wrap_dispatch(result, library, x, return_hook, (x, tensors, config))
+        tensors = (x, topk_idx, topk_weights, recv_stats, wait_cost)
+        if not config.set_tensors(tensors):
+            self._set_views(config, "low_latency_dispatch", _DISPATCH_TENSORS, tensors)
+        if return_hook or previous_event is not None or async_finish:
+            self._set_execution(
+                config, "low_latency_dispatch", return_hook, previous_event, async_finish
+            )
+        result = self._core.low_latency_dispatch(config, tensors)
+        library = library_of(x, "x")
+        recv_x = result.recv_x_like(x) if fp8 is None else None
+        if recv_x is None:
+            recv_x = _wrap_rows(result, library)
+        hook = _make_hook(result, tensors) if return_hook else None
+        return LowLatencyDispatchResult(result, library, recv_x, hook)
 
     def low_latency_combine(
         self,
@@ -157,34 +210,30 @@ class LowLatencyCalls(CallArguments):
 
         Returns the combined tensor, or with a hook or an event a :class:`LowLatencyCombineResult`.
         """
-        where = self._where("low_latency_combine", "x")
-        library = library_of(x, where)
         if not isinstance(handle, LowLatencyHandle):
             raise invalid_argument(
                 f"{self._where('low_latency_combine', 'handle')}: a {type(handle).__name__}, "
                 "expected the handle of a low latency dispatch"
             )
-        config = _core.LowLatencyCombineConfig()
-        config.x = library.view(x, where)
-        config.handle = handle._core
-        config.numerics = self._choice("low_latency_combine", "numerics", numerics, _NUMERICS)
+        choice = self._choice("low_latency_combine", "numerics", numerics, _NUMERICS)
+        config = _core.LowLatencyCombineConfig(handle._core, choice)
         if zero_copy:
             config.input = _core.CombineInput.NEXT_AREA
-        tensors = {
-            "topk_idx": topk_idx,
-            "topk_weights": topk_weights,
-            "out": out,
-            "wait_cost": wait_cost,
-        }
-        self._set_views(config, "low_latency_combine", library, tensors)
-        self._set_execution(
-            config, "low_latency_combine", return_hook, previous_event, async_finish
-        )
-        result = self._core.low_latency_combine(config, (x, tensors, config))
-        combined = out if out is not None else library.wrap(result.combined_x, library.dtype_of(x))
+        tensors = (x, topk_idx, topk_weights, out, wait_cost)
+        if not config.set_tensors(tensors):
+            self._set_views(config, "low_latency_combine", _COMBINE_TENSORS, tensors)
+        if return_hook or previous_event is not None or async_finish:
+            self._set_execution(
+                config, "low_latency_combine", return_hook, previous_event, async_finish
+            )
+        result = self._core.low_latency_combine(config, tensors)
+        combined = result.combined_x_like(x) if out is None else out
+        if combined is None:
+            library = library_of(x, "x")
+            combined = library.wrap(result.combined_x, library.dtype_of(x))
         if not return_hook and not async_finish:
             return combined
-        hook = _make_hook(result, (x, tensors, config)) if return_hook else None
+        hook = _make_hook(result, tensors) if return_hook else None
         return LowLatencyCombineResult(combined, result.event, hook)
 
     def low_latency_combine_buffer(self, handle: LowLatencyHandle, like: Any = None) -> Any:
@@ -193,7 +242,7 @@ class LowLatencyCalls(CallArguments):
         bfloat16, shaped as recv_x of the handle; valid until that operation. Of the library of
         ``like``, or NumPy.
         """
-        library = library_of(handle.src_info if like is None else like, "like")
+        library = handle._library if like is None else library_of(like, "like")
         return library.wrap(self._core.low_latency_combine_buffer(handle._core))
 
     def clean_low_latency(self) -> None:
@@ -221,9 +270,10 @@ class LowLatencyCalls(CallArguments):
         return rank != self._rank and self._core.is_masked(rank)
 
     def _set_views(
-        self, config: Any, operation: str, library: Library, tensors: dict[str, Any]
+        self, config: Any, operation: str, names: tuple[str, ...], tensors: tuple[Any, ...]
     ) -> None:
-        for name, tensor in tensors.items():
+        library = library_of(tensors[0], self._where(operation, names[0]))
+        for name, tensor in zip(names, tensors, strict=True):
             if tensor is not None:
                 view = view_like(library, tensor, self._where(operation, name))
                 setattr(config, name, view)
@@ -252,21 +302,7 @@ def _make_hook(result: Any, inputs: Any) -> Callable[[], None]:
     return hook
 
 
-def _wrap_dispatch(
-    result: Any, library: Library, x: Any, return_hook: bool, inputs: Any
-) -> LowLatencyDispatchResult:
+def _wrap_rows(result: _core.LowLatencyDispatchResult, library: Library) -> Any:
+    recv_x = library.wrap(result.recv_x)
     by_column = result.recv_scales_by_column
-    recv_x: Any = library.wrap(result.recv_x)
-    if by_column is not None:
-        recv_x = (recv_x, library.wrap(by_column).swapaxes(1, 2))
-    topk_idx = result.recv_topk_idx
-    weights = result.recv_topk_weights
-    return LowLatencyDispatchResult(
-        recv_x,
-        library.wrap(result.recv_count),
-        LowLatencyHandle(result.handle, library),
-        None if topk_idx is None else library.wrap(topk_idx),
-        None if weights is None else library.wrap(weights),
-        result.event,
-        _make_hook(result, inputs) if return_hook else None,
-    )
+    return recv_x if by_column is None else (recv_x, library.wrap(by_column).swapaxes(1, 2))
