@@ -17,8 +17,6 @@ namespace {
 // More than any supported machine's user addresses: asking for it only says that memory is short.
 constexpr std::size_t kMostAddresses = std::size_t{1} << 56;
 
-constexpr const char* kAskForLess = "lower max_symmetric_bytes or MOELINK_MAX_SYMMETRIC_BYTES";
-
 // Such as "; RLIMIT_AS is 4096 bytes (ulimit -v)"; empty if there is no such limit.
 std::string describe_limit(__rlimit_resource resource, const char* name, const char* option) {
   rlimit limit{};
@@ -35,13 +33,13 @@ std::string describe_limits() {
   return text;
 }
 
-std::size_t round_up(std::size_t bytes, std::size_t alignment) {
-  const std::size_t most = std::numeric_limits<std::size_t>::max() / alignment * alignment;
-  if (bytes >= most) return most;
-  return (bytes + alignment - 1) / alignment * alignment;
-}
-
 }  // namespace
+
+std::size_t round_up(std::size_t bytes, std::size_t unit) {
+  const std::size_t most = std::numeric_limits<std::size_t>::max() / unit * unit;
+  if (bytes >= most) return most;
+  return (bytes + unit - 1) / unit * unit;
+}
 
 std::size_t round_up_to_pages(std::size_t bytes) { return round_up(bytes, kPageBytes); }
 

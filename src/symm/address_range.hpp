@@ -10,7 +10,12 @@ namespace moelink {
 inline constexpr std::size_t kRegionAlignment = std::size_t{2} << 20;  // bytes, a huge page
 inline constexpr std::size_t kPageBytes = 4096;
 
-// Smallest multiple of kPageBytes that holds `bytes`. Saturates instead of wrapping around.
+// What helps when a region cannot be had.
+inline constexpr const char* kAskForLess =
+    "lower max_symmetric_bytes or MOELINK_MAX_SYMMETRIC_BYTES";
+
+// Smallest multiple of `unit` that holds `bytes`. Saturates instead of wrapping around.
+std::size_t round_up(std::size_t bytes, std::size_t unit);
 std::size_t round_up_to_pages(std::size_t bytes);
 
 // Unmaps everything in the range when it goes. Not copyable, not movable: regions are mapped into

@@ -1,5 +1,5 @@
 // Accepts connections and lets those in that know a proof.
-#include "symm/memfd/newcomers.hpp"
+#include "symm/newcomers.hpp"
 
 #include <poll.h>
 #include <sys/socket.h>
@@ -12,7 +12,7 @@
 
 #include "base/check.hpp"
 #include "base/log.hpp"
-#include "symm/memfd/unix_socket.hpp"
+#include "symm/unix_socket.hpp"
 
 namespace moelink {
 namespace {

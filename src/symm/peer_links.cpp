@@ -1,5 +1,5 @@
 // Connects all ranks pairwise and watches the connections.
-#include "symm/memfd/peer_links.hpp"
+#include "symm/peer_links.hpp"
 
 #include <fmt/ranges.h>
 #include <poll.h>
@@ -12,8 +12,8 @@
 #include <utility>
 
 #include "base/check.hpp"
-#include "symm/memfd/newcomers.hpp"
-#include "symm/memfd/unix_socket.hpp"
+#include "symm/newcomers.hpp"
+#include "symm/unix_socket.hpp"
 
 namespace moelink {
 namespace {
@@ -148,7 +148,7 @@ bool PeerLinks::alive(Rank peer) const {
   return false;
 }
 
-void PeerLinks::shut_down() {
+void PeerLinks::announce_departure() {
   if (departed_.exchange(true)) return;
   for (const std::unique_ptr<Link>& peer : links_) {
     if (peer->socket.valid()) ::shutdown(peer->socket.get(), SHUT_WR);

@@ -10,12 +10,15 @@
 #include "base/deadline.hpp"
 #include "base/unique_fd.hpp"
 #include "moelink/types.hpp"
+#include "symm/peer_watch.hpp"
 #include "symm/random_token.hpp"
 
 namespace moelink {
 
 // What a rank tells the others through the bootstrap before they connect.
 struct PeerTicket {
+  static constexpr std::size_t kTextBytes = 2 * RandomToken::kBytes;
+
   RandomToken socket_name;
   RandomToken proof;  // the rank shows it to those it connects to
 
@@ -35,7 +38,7 @@ class PeerListener {
   UniqueFd socket_;
 };
 
-class PeerLinks {
+class PeerLinks final : public PeerWatch {
  public:
   // Collective: every rank connects to all lower ones. Connections of other users or without the
   // right proof are logged, closed and otherwise ignored. `tickets` is in rank order.
@@ -50,10 +53,9 @@ class PeerLinks {
   // it forked still holds the socket. Best effort.
   void watch_processes();
 
-  // Thread-safe. Once false, always false.
-  bool alive(Rank peer) const;
-  // Thread-safe, idempotent: peers see this rank as dead, its view of them stays as it is.
-  void shut_down();
+  // Once false, always false.
+  bool alive(Rank peer) const override;
+  void announce_departure() override;
 
  private:
   struct Link {

@@ -11,19 +11,21 @@
 
 namespace moelink {
 
-// Implementations: memfd (ranks are processes), inproc (ranks are threads of one process).
-// The object and its mappings live until the last holder of a shared_ptr drops it, also after peers
-// have gone: memory that a peer gave up stays mapped here.
+// Implementations: memfd (ranks are processes), inproc (ranks are threads of one process), and
+// those of memory for GPUs, which open_cuda_memory chooses from. The object and its mappings live
+// until the last holder of a shared_ptr drops it, also after peers have gone: memory that a peer
+// gave up stays mapped here.
 class SymmetricMemory {
  public:
   virtual ~SymmetricMemory() = default;
 
   virtual Rank rank() const = 0;
   virtual int num_ranks() const = 0;
-  // Size of each region: what was asked for, rounded up to 4096. Pages cost memory only once they
-  // are touched.
+  // Size of each region: what was asked for, rounded up to 4096, for a GPU to what it allocates by
+  // (2 MiB). Memory of the CPU costs something only once it is touched, that for a GPU at once.
   virtual std::size_t size_bytes() const = 0;
-  // Start of the region of `rank` as mapped here; zero-filled at first. 2 MiB aligned.
+  // Start of the region of `rank` as mapped here; zero-filled at first. 2 MiB aligned. For a GPU it
+  // is an address for its kernels and copies, not for the CPU.
   virtual std::byte* region(Rank rank) const = 0;
   std::byte* local() const { return region(rank()); }
 
@@ -35,10 +37,11 @@ class SymmetricMemory {
   virtual void announce_departure() = 0;
 
   // Gives the pages of [offset, offset + bytes) of the own region back to the system; they read as
-  // zero afterwards. Both must be multiples of 4096.
+  // zero afterwards. Both must be multiples of 4096. Memory for a GPU is kept with what is in it.
   virtual void discard(std::size_t offset, std::size_t bytes) = 0;
 
-  virtual const char* kind() const = 0;  // "memfd", "inproc"
+  // "memfd", "inproc", "cuda_inproc", "cuda_vmm", "cuda_ipc", "cuda_pinned"
+  virtual const char* kind() const = 0;
 };
 
 // Collective. Chooses inproc when all ranks share this process, otherwise memfd. Throws

@@ -1,5 +1,5 @@
 // Connects Unix sockets and passes messages and descriptors over them.
-#include "symm/memfd/unix_socket.hpp"
+#include "symm/unix_socket.hpp"
 
 #include <poll.h>
 #include <sys/socket.h>

@@ -295,4 +295,17 @@ inline std::vector<RankOutcome> run_forked_ranks(
   return ForkedRanks(num_ranks, body).serve(limit);
 }
 
+// The same as texts: what left each rank, or how it ended if that was otherwise.
+inline std::vector<std::string> run_process_ranks(int num_ranks,
+                                                  const std::function<void(Bootstrap&)>& body) {
+  std::vector<std::string> errors;
+  for (const RankOutcome& outcome : run_forked_ranks(num_ranks, body)) {
+    errors.push_back(
+        outcome.succeeded() || !outcome.error.empty()
+            ? outcome.error
+            : fmt::format("exit code {}, signal {}", outcome.exit_code, outcome.signal));
+  }
+  return errors;
+}
+
 }  // namespace moelink::test

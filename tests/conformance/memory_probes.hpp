@@ -3,11 +3,13 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "base/check.hpp"
@@ -43,6 +45,14 @@ inline std::size_t count_mappings(const std::string& containing) {
   return count;
 }
 
+inline void wait_until_dead(const SymmetricMemory& memory, Rank rank) {
+  const Deadline deadline = soon();
+  while (memory.peer_alive(rank)) {
+    require(!deadline.expired(), "rank {} still seems alive", rank.value());
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 // Small numbers that differ for each pair of ranks.
 inline std::uint64_t mark_of(Rank writer, Rank owner) {
   return static_cast<std::uint64_t>(writer.value()) * 1000 +
@@ -51,6 +61,10 @@ inline std::uint64_t mark_of(Rank writer, Rank owner) {
 
 inline std::uint64_t& word_of(SymmetricMemory& memory, Rank owner, std::size_t position) {
   return reinterpret_cast<std::uint64_t*>(memory.region(owner))[position];
+}
+
+inline void copy_by_cpu(void* to, const void* from, std::size_t bytes) {
+  std::memcpy(to, from, bytes);
 }
 
 }  // namespace moelink::test

@@ -16,7 +16,11 @@
 
 namespace moelink::test {
 
-// How the suite runs ranks and opens memory for them. `run` returns an error text per rank.
+enum class Discard : std::uint8_t { kToZero, kKeeps };
+
+// How the suite runs ranks, opens memory for them and looks into it. `run` returns an error text
+// per rank; `copy` is memcpy for the memory of the kind, and whatever it writes is there for all
+// ranks when it returns.
 struct MemoryKind {
   using Body = std::function<void(Bootstrap&)>;
 
@@ -24,6 +28,9 @@ struct MemoryKind {
   const char* kind;
   std::vector<std::string> (*run)(int num_ranks, const Body& body);
   std::shared_ptr<SymmetricMemory> (*open)(Bootstrap&, std::size_t, const Deadline&);
+  void (*copy)(void* to, const void* from, std::size_t bytes) = copy_by_cpu;
+  std::size_t granularity = 4096;  // sizes are rounded up to it
+  Discard discard = Discard::kToZero;
 };
 
 // Names the parameter in GoogleTest's reports.
@@ -58,6 +65,28 @@ class SymmetricMemoryConformance : public ::testing::TestWithParam<MemoryKind> {
     }
   }
 
+  static std::size_t rounded_up(std::size_t bytes) {
+    const std::size_t granularity = GetParam().granularity;
+    return (bytes + granularity - 1) / granularity * granularity;
+  }
+
+  static std::byte byte_at(const std::byte* place) {
+    std::byte value{};
+    GetParam().copy(&value, place, sizeof(value));
+    return value;
+  }
+
+  static std::uint64_t read_word(SymmetricMemory& memory, Rank owner, std::size_t position) {
+    std::uint64_t value = 0;
+    GetParam().copy(&value, &word_of(memory, owner, position), sizeof(value));
+    return value;
+  }
+
+  static void write_word(SymmetricMemory& memory, Rank owner, std::size_t position,
+                         std::uint64_t value) {
+    GetParam().copy(&word_of(memory, owner, position), &value, sizeof(value));
+  }
+
   static void for_each_rank(int num_ranks, const std::function<void(Rank)>& visit) {
     for (int rank = 0; rank < num_ranks; ++rank) visit(Rank(rank));
   }
@@ -68,7 +97,7 @@ TEST_P(SymmetricMemoryConformance, RegionsAreAlignedAndOfTheAskedSize) {
     require(std::string(memory.kind()) == GetParam().kind, "kind is {}", memory.kind());
     require(memory.rank() == bootstrap.rank(), "rank is {}", memory.rank().value());
     require(memory.num_ranks() == 3, "num_ranks is {}", memory.num_ranks());
-    require(memory.size_bytes() == kBytes, "size is {}", memory.size_bytes());
+    require(memory.size_bytes() == rounded_up(kBytes), "size is {}", memory.size_bytes());
     for_each_rank(3, [&](Rank rank) {
       const auto address = reinterpret_cast<std::uintptr_t>(memory.region(rank));
       require(address % (2U << 20) == 0, "region of rank {} is at {:x}", rank.value(), address);
@@ -77,11 +106,11 @@ TEST_P(SymmetricMemoryConformance, RegionsAreAlignedAndOfTheAskedSize) {
   });
 }
 
-TEST_P(SymmetricMemoryConformance, SizeIsRoundedUpToPages) {
+TEST_P(SymmetricMemoryConformance, SizeIsRoundedUpToTheGranularity) {
   const auto errors = run(2, [](Bootstrap& bootstrap) {
     const auto memory = open(bootstrap, 5000);
-    require(memory->size_bytes() == 8192, "size is {}", memory->size_bytes());
-    memory->local()[8191] = std::byte{1};
+    require(memory->size_bytes() == rounded_up(5000), "size is {}", memory->size_bytes());
+    write_word(*memory, memory->rank(), memory->size_bytes() / sizeof(std::uint64_t) - 1, 1);
   });
   EXPECT_EQ(errors, std::vector<std::string>(2));
 }
@@ -89,9 +118,10 @@ TEST_P(SymmetricMemoryConformance, SizeIsRoundedUpToPages) {
 TEST_P(SymmetricMemoryConformance, RegionsAreZeroFilledAtFirst) {
   run_with_memory(2, [](Bootstrap& bootstrap, SymmetricMemory& memory) {
     for_each_rank(2, [&](Rank rank) {
-      for (std::size_t i = 0; i < kBytes / sizeof(std::uint64_t); i += 64) {
-        require(word_of(memory, rank, i) == 0, "word {} of rank {} is not 0", i, rank.value());
-      }
+      std::vector<std::uint64_t> words(kBytes / sizeof(std::uint64_t), 1);
+      GetParam().copy(words.data(), memory.region(rank), kBytes);
+      require(words == std::vector<std::uint64_t>(words.size()), "not all of rank {} is 0",
+              rank.value());
     });
     bootstrap.barrier("before the test ends", soon());
   });
@@ -101,12 +131,13 @@ TEST_P(SymmetricMemoryConformance, WritesAreSeenByEveryRankForOneToNineRanks) {
   for (int num_ranks = 1; num_ranks <= 9; ++num_ranks) {
     run_with_memory(num_ranks, [&](Bootstrap& bootstrap, SymmetricMemory& memory) {
       const Rank own = memory.rank();
-      for_each_rank(num_ranks,
-                    [&](Rank owner) { word_of(memory, owner, own.index()) = mark_of(own, owner); });
+      for_each_rank(num_ranks, [&](Rank owner) {
+        write_word(memory, owner, own.index(), mark_of(own, owner));
+      });
       bootstrap.barrier("after writing", soon());
       for_each_rank(num_ranks, [&](Rank owner) {
         for_each_rank(num_ranks, [&](Rank writer) {
-          const std::uint64_t seen = word_of(memory, owner, writer.index());
+          const std::uint64_t seen = read_word(memory, owner, writer.index());
           require(seen == mark_of(writer, owner), "rank {} wrote {} to rank {}", writer.value(),
                   seen, owner.value());
         });
@@ -145,7 +176,7 @@ TEST_P(SymmetricMemoryConformance, MemoryStaysUsableAfterAPeerHasGone) {
     std::shared_ptr<SymmetricMemory> memory = open(bootstrap);
     const Rank leaver(2);
     if (memory->rank() == leaver) {
-      for_each_rank(3, [&](Rank owner) { word_of(*memory, owner, 7) = mark_of(leaver, owner); });
+      for_each_rank(3, [&](Rank owner) { write_word(*memory, owner, 7, mark_of(leaver, owner)); });
       memory.reset();
     }
     bootstrap.barrier("after the leaver dropped its memory", soon());
@@ -153,14 +184,15 @@ TEST_P(SymmetricMemoryConformance, MemoryStaysUsableAfterAPeerHasGone) {
       require(!memory->peer_alive(leaver), "the leaver is still alive");
       require(!memory->peer_alive(leaver), "the leaver has come back");
       for_each_rank(3, [&](Rank owner) {
-        require(word_of(*memory, owner, 7) == mark_of(leaver, owner), "the leaver's write is lost");
+        require(read_word(*memory, owner, 7) == mark_of(leaver, owner),
+                "the leaver's write is lost");
       });
-      word_of(*memory, leaver, 8 + memory->rank().index()) = mark_of(memory->rank(), leaver);
+      write_word(*memory, leaver, 8 + memory->rank().index(), mark_of(memory->rank(), leaver));
     }
     bootstrap.barrier("after the survivors wrote", soon());
     if (memory) {
       const Rank other(1 - memory->rank().value());
-      require(word_of(*memory, leaver, 8 + other.index()) == mark_of(other, leaver),
+      require(read_word(*memory, leaver, 8 + other.index()) == mark_of(other, leaver),
               "survivors do not share the leaver's region");
     }
     bootstrap.barrier("end of test", soon());
@@ -168,9 +200,12 @@ TEST_P(SymmetricMemoryConformance, MemoryStaysUsableAfterAPeerHasGone) {
   EXPECT_EQ(errors, std::vector<std::string>(3));
 }
 
-TEST_P(SymmetricMemoryConformance, DiscardedPagesReadAsZeroEverywhereAndOthersStay) {
+TEST_P(SymmetricMemoryConformance, DiscardedPagesReadAsZeroOrAreKeptAndOthersStay) {
   run_with_memory(2, [](Bootstrap& bootstrap, SymmetricMemory& memory) {
-    std::memset(memory.local(), 0x5a, kBytes);
+    const std::byte mark{0x5a};
+    const std::byte discarded = GetParam().discard == Discard::kToZero ? std::byte{0} : mark;
+    const std::vector<std::byte> marks(kBytes, mark);
+    GetParam().copy(memory.local(), marks.data(), kBytes);
     bootstrap.barrier("after writing", soon());
     if (memory.rank() == Rank(0)) {
       memory.discard(4096, kBytes - 8192);
@@ -178,17 +213,18 @@ TEST_P(SymmetricMemoryConformance, DiscardedPagesReadAsZeroEverywhereAndOthersSt
     }
     bootstrap.barrier("after discarding", soon());
     const std::byte* const region = memory.region(Rank(0));
-    const std::size_t last = kBytes - 1;
-    require(region[4096] == std::byte{0} && region[last - 4096] == std::byte{0}, "pages kept");
-    require(region[4095] == std::byte{0x5a} && region[last] == std::byte{0x5a}, "pages lost");
-    require(memory.region(Rank(1))[4096] == std::byte{0x5a}, "pages of another rank lost");
+    const std::byte* const last = region + kBytes - 1;
+    require(byte_at(region + 4096) == discarded && byte_at(last - 4096) == discarded,
+            "pages are not as after discarding");
+    require(byte_at(region + 4095) == mark && byte_at(last) == mark, "pages lost");
+    require(byte_at(memory.region(Rank(1)) + 4096) == mark, "pages of another rank lost");
   });
 }
 
 TEST_P(SymmetricMemoryConformance, RepeatedOpeningLeaksNeitherDescriptorsNorMappings) {
   const auto errors = run(3, [](Bootstrap& bootstrap) {
     const auto open_and_drop = [&] {
-      word_of(*open(bootstrap), bootstrap.rank(), 0) = 1;
+      write_word(*open(bootstrap), bootstrap.rank(), 0, 1);
       bootstrap.barrier("after dropping", soon());
     };
     // All ranks count before any goes on: they may share a process.

@@ -12,9 +12,9 @@
 #include "conformance/memory_probes.hpp"
 #include "conformance/texts.hpp"
 #include "conformance/thread_ranks.hpp"
-#include "symm/memfd/newcomers.hpp"
-#include "symm/memfd/peer_links.hpp"
-#include "symm/memfd/unix_socket.hpp"
+#include "symm/newcomers.hpp"
+#include "symm/peer_links.hpp"
+#include "symm/unix_socket.hpp"
 
 namespace moelink::test {
 namespace {
@@ -31,14 +31,6 @@ std::vector<std::string> errors_of(const std::vector<RankOutcome>& outcomes) {
   std::vector<std::string> errors;
   for (const RankOutcome& outcome : outcomes) errors.push_back(outcome.error);
   return errors;
-}
-
-void wait_until_dead(const SymmetricMemory& memory, Rank rank) {
-  const Deadline deadline = soon();
-  while (memory.peer_alive(rank)) {
-    require(!deadline.expired(), "rank {} still seems alive", rank.value());
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
 }
 
 TEST(SymmetricMemoryFaults, KilledProcessIsNoticedAndItsMemoryStaysUsable) {

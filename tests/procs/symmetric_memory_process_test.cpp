@@ -10,19 +10,8 @@
 namespace moelink::test {
 namespace {
 
-std::vector<std::string> run_processes(int num_ranks, const MemoryKind::Body& body) {
-  std::vector<std::string> errors;
-  for (const RankOutcome& outcome : run_forked_ranks(num_ranks, body)) {
-    errors.push_back(
-        outcome.succeeded() || !outcome.error.empty()
-            ? outcome.error
-            : fmt::format("exit code {}, signal {}", outcome.exit_code, outcome.signal));
-  }
-  return errors;
-}
-
 INSTANTIATE_TEST_SUITE_P(Processes, SymmetricMemoryConformance,
-                         ::testing::Values(MemoryKind{"Memfd", "memfd", run_processes,
+                         ::testing::Values(MemoryKind{"Memfd", "memfd", run_process_ranks,
                                                       open_symmetric_memory}),
                          name_of_kind);
 

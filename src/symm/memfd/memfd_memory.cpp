@@ -1,7 +1,6 @@
 // Maps one memory file per rank, passed between processes over Unix sockets.
 #include "symm/memfd/memfd_memory.hpp"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 
 #include <cerrno>
@@ -13,13 +12,10 @@
 #include "symm/address_range.hpp"
 #include "symm/collective_step.hpp"
 #include "symm/memfd/memory_file.hpp"
-#include "symm/memfd/peer_links.hpp"
+#include "symm/peer_meeting.hpp"
 
 namespace moelink {
 namespace {
-
-constexpr int kDescriptorsPerPeer = 2;  // a socket, and for a while a memory file
-constexpr int kSpareDescriptors = 16;
 
 class MemfdMemory final : public SymmetricMemory {
  public:
@@ -32,7 +28,7 @@ class MemfdMemory final : public SymmetricMemory {
   std::size_t size_bytes() const override { return range_->region_bytes(); }
   std::byte* region(Rank rank) const override { return range_->region(rank); }
   bool peer_alive(Rank rank) const override { return links_->alive(rank); }
-  void announce_departure() override { links_->shut_down(); }
+  void announce_departure() override { links_->announce_departure(); }
   const char* kind() const override { return "memfd"; }
 
   void discard(std::size_t offset, std::size_t bytes) override {
@@ -56,47 +52,22 @@ struct OwnPart {
   OwnPart(Bootstrap& bootstrap, std::size_t bytes)
       : range(std::make_unique<AddressRange>(bootstrap.num_ranks(), bytes)),
         file(make_memory_file(bytes)),
-        listener(bootstrap.num_ranks()) {
+        meeting(bootstrap.num_ranks()) {
     range->map_file(bootstrap.rank(), file.get());
-    reserve_descriptors(bootstrap.num_ranks() * kDescriptorsPerPeer + kSpareDescriptors);
-  }
-
-  // Running out of descriptors later, between two ranks, would be harder to tell the others.
-  void reserve_descriptors(int count) {
-    for (int i = 0; i < count; ++i) {
-      reserved.emplace_back(::fcntl(file.get(), F_DUPFD_CLOEXEC, 0));
-      if (reserved.back().valid()) continue;
-      const int error_number = errno;
-      reserved.clear();  // others in the process may need some
-      fail_errno(error_number, "{} more open files are needed (RLIMIT_NOFILE, ulimit -n)",
-                 count - i);
-    }
   }
 
   std::unique_ptr<AddressRange> range;
   UniqueFd file;
-  PeerListener listener;
-  std::vector<UniqueFd> reserved;
+  PeerMeeting meeting;
 };
 
-std::vector<PeerTicket> decode_tickets(const std::vector<std::string>& blobs) {
-  std::vector<PeerTicket> tickets;
-  for (const std::string& blob : blobs) tickets.push_back(PeerTicket::decode(blob));
-  return tickets;
-}
-
-std::unique_ptr<PeerLinks> map_peers(OwnPart& own, Rank rank,
-                                     const std::vector<PeerTicket>& tickets,
-                                     const Deadline& deadline) {
-  own.reserved.clear();
-  auto links = std::make_unique<PeerLinks>(rank, own.listener, tickets, deadline);
-  const std::vector<UniqueFd> files = links->exchange_descriptors(own.file.get(), deadline);
+void map_peers(OwnPart& own, PeerLinks& links, const Deadline& deadline) {
+  const std::vector<UniqueFd> files = links.exchange_descriptors(own.file.get(), deadline);
   for (std::size_t peer = 0; peer < files.size(); ++peer) {
     if (!files[peer].valid()) continue;
     require_memory_file(files[peer].get(), own.range->region_bytes());
     own.range->map_file(Rank(static_cast<std::int32_t>(peer)), files[peer].get());
   }
-  return links;
 }
 
 }  // namespace
@@ -104,16 +75,16 @@ std::unique_ptr<PeerLinks> map_peers(OwnPart& own, Rank rank,
 std::shared_ptr<SymmetricMemory> open_memfd_memory(Bootstrap& bootstrap, std::size_t size_bytes,
                                                    const Deadline& deadline) {
   std::optional<OwnPart> own;
-  const std::vector<std::string> blobs =
+  const std::vector<std::string> tickets =
       collective_step(bootstrap, "making symmetric memory", deadline, [&] {
         own.emplace(bootstrap, round_up_to_pages(size_bytes));
-        return own->listener.ticket().encode();
+        return own->meeting.ticket();
       });
-  const std::vector<PeerTicket> tickets = decode_tickets(blobs);
 
   std::unique_ptr<PeerLinks> links;
   collective_step(bootstrap, "mapping symmetric memory", deadline, [&] {
-    links = map_peers(*own, bootstrap.rank(), tickets, deadline);
+    links = own->meeting.link_up(bootstrap.rank(), tickets, deadline);
+    map_peers(*own, *links, deadline);
     return std::string();
   });
   links->watch_processes();
