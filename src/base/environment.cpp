@@ -1,9 +1,13 @@
 // Reads and parses the environment variables.
 #include "base/environment.hpp"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
-#include <string_view>
+#include <span>
+#include <vector>
 
 #include "base/check.hpp"
 
@@ -29,22 +33,22 @@ std::optional<Integer> number_of(const char* name, Integer least) {
   return number;
 }
 
-std::string log_level_of(const char* name, std::string fallback) {
-  const std::string text = text_of(name);
+std::string choice_of(const char* name, const std::vector<std::string>& choices,
+                      std::string fallback) {
+  std::string text = text_of(name);
   if (text.empty()) return fallback;
-  for (const char* level : {"trace", "debug", "info", "warning", "error", "off"}) {
-    if (text == level) return text;
-  }
-  fail(ErrorCode::kInvalidArgument,
-       "environment variable {}='{}': expected trace, debug, info, warning, error or off", name,
-       text);
+  if (std::find(choices.begin(), choices.end(), text) != choices.end()) return text;
+  const std::span<const std::string> all_but_last(choices.data(), choices.size() - 1);
+  fail(ErrorCode::kInvalidArgument, "environment variable {}='{}': expected {} or {}", name, text,
+       fmt::join(all_but_last, ", "), choices.back());
 }
 
 }  // namespace
 
 Environment Environment::read() {
   Environment result;
-  result.log_level = log_level_of("MOELINK_LOG", result.log_level);
+  result.log_level = choice_of("MOELINK_LOG", {"trace", "debug", "info", "warning", "error", "off"},
+                               result.log_level);
   result.secret = text_of("MOELINK_SECRET");
   if (const auto timeout = number_of<std::int64_t>("MOELINK_TIMEOUT_MS", 1)) {
     result.timeout = std::chrono::milliseconds(*timeout);
@@ -53,6 +57,8 @@ Environment Environment::read() {
   result.num_workers = number_of<int>("MOELINK_WORKERS", 1).value_or(0);
   result.max_symmetric_bytes = number_of<std::size_t>("MOELINK_MAX_SYMMETRIC_BYTES", 1).value_or(0);
   result.simd = text_of("MOELINK_SIMD");
+  result.cuda_memory =
+      choice_of("MOELINK_CUDA_MEMORY", {"auto", "vmm", "ipc", "pinned"}, result.cuda_memory);
   return result;
 }
 

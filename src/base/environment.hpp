@@ -17,6 +17,8 @@ struct Environment {
   int num_workers = 0;                  // MOELINK_WORKERS: threads per operation, 0 = not set
   std::size_t max_symmetric_bytes = 0;  // MOELINK_MAX_SYMMETRIC_BYTES, 0 = not set
   std::string simd;                     // MOELINK_SIMD: highest SIMD target allowed, "" = best
+  // MOELINK_CUDA_MEMORY: how ranks share memory for GPUs: auto, pinned, among processes vmm or ipc
+  std::string cuda_memory = "auto";
 
   // Throws Error(kInvalidArgument) naming the variable whose value does not parse.
   static Environment read();

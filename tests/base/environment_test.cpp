@@ -14,7 +14,7 @@ namespace {
 constexpr const char* kVariables[] = {"MOELINK_LOG",     "MOELINK_SECRET",
                                       "MOELINK_NODES",   "MOELINK_TIMEOUT_MS",
                                       "MOELINK_WORKERS", "MOELINK_MAX_SYMMETRIC_BYTES",
-                                      "MOELINK_SIMD"};
+                                      "MOELINK_SIMD",    "MOELINK_CUDA_MEMORY"};
 
 // Starts without any of the variables and restores what was set.
 class EnvironmentTest : public ::testing::Test {
@@ -57,6 +57,7 @@ TEST_F(EnvironmentTest, DefaultsHoldWhenNothingIsSet) {
   EXPECT_EQ(values.num_workers, 0);
   EXPECT_EQ(values.max_symmetric_bytes, 0U);
   EXPECT_EQ(values.simd, "");
+  EXPECT_EQ(values.cuda_memory, "auto");
 }
 
 TEST_F(EnvironmentTest, ReadsEveryVariable) {
@@ -67,6 +68,7 @@ TEST_F(EnvironmentTest, ReadsEveryVariable) {
   set("MOELINK_WORKERS", "3");
   set("MOELINK_MAX_SYMMETRIC_BYTES", "8589934592");
   set("MOELINK_SIMD", "AVX2");
+  set("MOELINK_CUDA_MEMORY", "pinned");
   const Environment values = Environment::read();
   EXPECT_EQ(values.log_level, "debug");
   EXPECT_EQ(values.secret, "between us");
@@ -75,6 +77,7 @@ TEST_F(EnvironmentTest, ReadsEveryVariable) {
   EXPECT_EQ(values.num_workers, 3);
   EXPECT_EQ(values.max_symmetric_bytes, std::size_t{8} << 30);
   EXPECT_EQ(values.simd, "AVX2");
+  EXPECT_EQ(values.cuda_memory, "pinned");
 }
 
 TEST_F(EnvironmentTest, EmptyVariablesCountAsNotSet) {
@@ -96,6 +99,13 @@ TEST_F(EnvironmentTest, UnknownLogLevelNamesTheChoices) {
   EXPECT_EQ(error_of_read(),
             "invalid argument: environment variable MOELINK_LOG='loud': expected trace, debug, "
             "info, warning, error or off");
+}
+
+TEST_F(EnvironmentTest, UnknownCudaMemoryNamesTheChoices) {
+  set("MOELINK_CUDA_MEMORY", "VMM");
+  EXPECT_EQ(error_of_read(),
+            "invalid argument: environment variable MOELINK_CUDA_MEMORY='VMM': expected auto, vmm, "
+            "ipc or pinned");
 }
 
 }  // namespace
