@@ -49,6 +49,8 @@ struct ExchangeBlock {
   CallDigest digest;
   std::uint64_t num_tokens;  // T of the source
   std::uint64_t max_rows;    // rows that its receive tensors can take; kUnlimitedRows: any
+  // Of the last low latency operation that the source has begun; set when an area is opened.
+  Epoch low_latency_epoch;
   CombineSource source;
   // Dispatch: the two places offered for the receive block (expected, largest).
   // Combine: the tensor or the staging area, and the weights; bytes 0: nothing there.
@@ -115,7 +117,7 @@ struct ControlLayout {
 
 static_assert(sizeof(FaultRecord) == 512);
 static_assert(sizeof(WireSpan) == 16);
-static_assert(sizeof(ExchangeBlock) == kNumDigestFields * 8 + 56);
+static_assert(sizeof(ExchangeBlock) == kNumDigestFields * 8 + 64);
 static_assert(sizeof(ExchangeBlock) % alignof(std::int32_t) == 0);
 
 }  // namespace moelink

@@ -6,49 +6,11 @@
 #include <vector>
 
 #include "conformance/open_buffers.hpp"
+#include "conformance/small_low_latency.hpp"
 #include "moelink/moelink.hpp"
 
 namespace moelink::test {
 namespace {
-
-constexpr int kHidden = 128;
-
-// Three tokens of ones, each to every expert (one per rank), with weight 1.
-struct SmallLowLatency {
-  explicit SmallLowLatency(int num_ranks)
-      : topk_idx(make_host_tensor(DType::kInt32, {3, num_ranks})),
-        weights(make_host_tensor(DType::kFloat32, {3, num_ranks})) {
-    for (int i = 0; i < 3 * kHidden; ++i) x.view.as<std::uint16_t>()[i] = 0x3f80;
-    for (int i = 0; i < 3 * num_ranks; ++i) {
-      topk_idx.view.as<std::int32_t>()[i] = i % num_ranks;
-      weights.view.as<float>()[i] = 1.0F;
-    }
-    config.x = x.view;
-    config.topk_idx = topk_idx.view;
-    config.topk_weights = weights.view;
-    config.num_max_tokens_per_rank = 4;
-    config.num_experts = num_ranks;
-  }
-
-  LowLatencyCombineConfig combine(const LowLatencyDispatchResult& received) const {
-    LowLatencyCombineConfig made;
-    made.x = received.recv_x.view;
-    made.topk_idx = topk_idx.view;
-    made.topk_weights = weights.view;
-    made.handle = received.handle;
-    return made;
-  }
-
-  Tensor x = make_host_tensor(DType::kBFloat16, {3, kHidden});
-  Tensor topk_idx;
-  Tensor weights;
-  LowLatencyDispatchConfig config;
-};
-
-std::uint16_t bits_of_sum(int terms) {
-  constexpr std::uint16_t kSums[] = {0, 0x3f80, 0x4000, 0x4040};  // 0, 1, 2, 3
-  return kSums[terms];
-}
 
 TEST(LowLatency, ThirdOutstandingOperationIsRefusedUntilAHookIsCalled) {
   std::vector<Buffer> buffers = open_buffers(1);

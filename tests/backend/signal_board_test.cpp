@@ -199,6 +199,47 @@ TEST(SignalBoard, FaultsOfLaterOperationsDoNotCount) {
   EXPECT_THROW(board.check_faults(Epoch(6), briefly()), Error);
 }
 
+// The error of a low latency wait of rank 0, which has begun operation 7, for rank 1, which has
+// begun `begun` instead of signalling.
+Error error_of_peer_elsewhere(Epoch begun) {
+  FakeRanks ranks(2);
+  SignalBoard peer(ranks.areas[1], kOwnCores);
+  peer.put_all(SignalChannel::kExchanged, SignalValue::of(begun, kDone));
+  SignalBoard board(ranks.areas[0], kSharedCores);
+  WaitContext context = begun == Epoch(7) ? briefly() : patiently();
+  context.exchanged = Epoch(7);
+  try {
+    board.wait(Rank(1), SignalChannel::kLowLatencySent, SignalValue::of(Epoch(2), kDone), context);
+  } catch (const Error& error) {
+    return error;
+  }
+  return Error(ErrorCode::kInternal, "nothing was thrown");
+}
+
+TEST(SignalBoard, PeerThatBeganAnotherOperationEndsALowLatencyWait) {
+  EXPECT_EQ(error_of_peer_elsewhere(Epoch(7)).code(), ErrorCode::kTimeout);
+  EXPECT_STREQ(error_of_peer_elsewhere(Epoch(8)).what(),
+               "invalid argument: dispatch (rank 0), stage receive: rank 1 has begun another "
+               "operation");
+  EXPECT_STREQ(error_of_peer_elsewhere(Epoch(12)).what(),
+               "peer lost: dispatch (rank 0), stage receive: rank 1 has gone on without this rank "
+               "(it is at operation 12, not 7)");
+}
+
+TEST(SignalBoard, PeerThatBeganAnotherOperationIsNotMaskedForIt) {
+  FakeRanks ranks(2);
+  SignalBoard peer(ranks.areas[1], kOwnCores);
+  peer.put_all(SignalChannel::kExchanged, SignalValue::of(Epoch(1), kDone));
+  SignalBoard board(ranks.areas[0], kSharedCores, Survival::kMask);
+  WaitContext context = patiently();
+  context.exchanged = Epoch(0);
+  const auto wait = [&] {
+    board.wait(Rank(1), SignalChannel::kLowLatencySent, SignalValue::of(Epoch(1), kDone), context);
+  };
+  EXPECT_THROW(wait(), Error);
+  EXPECT_FALSE(board.masks().is_masked(Rank(1)));
+}
+
 TEST(ControlArea, FirstFaultStaysAndLongReasonsAreCut) {
   FakeRanks ranks(2);
   const Epoch now(1);

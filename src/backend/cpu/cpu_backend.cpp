@@ -15,7 +15,9 @@ std::unique_ptr<Backend> make_cpu_backend(const Group& group, const BufferConfig
 }
 
 CpuBackend::CpuBackend(const Group& group, const BufferConfig& config)
-    : context_(open_cpu_context(group, config)) {}
+    : context_(open_cpu_context(group, config)) {
+  context_->low_latency = &low_latency_;
+}
 
 CpuBackend::~CpuBackend() {
   context_->stream.run([] {});  // finishes queued calls, for which peers may be waiting

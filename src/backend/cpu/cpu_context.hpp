@@ -20,6 +20,8 @@
 
 namespace moelink {
 
+struct LowLatencyContext;
+
 struct CpuContext {
   std::uint64_t id = 0;  // of the buffer, unique in this process
   Rank rank;
@@ -42,6 +44,8 @@ struct CpuContext {
   std::vector<std::shared_ptr<void>> retired;
   // Memory that a masked rank might still write.
   std::vector<std::shared_ptr<void>> quarantine;
+
+  LowLatencyContext* low_latency = nullptr;  // of the same buffer
 
   std::atomic<std::uint64_t> num_window_misses{0};
   std::atomic<std::uint64_t> num_staged_combines{0};

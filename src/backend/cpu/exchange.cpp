@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "backend/cpu/low_latency/low_latency_context.hpp"
 #include "backend/cpu/mask_agreement.hpp"
 #include "base/check.hpp"
 #include "base/trace_scope.hpp"
@@ -13,7 +14,8 @@ namespace {
 
 std::string value_text(DigestField field, std::int64_t value) {
   if (field == DigestField::kOperation) {
-    return operation_name(static_cast<Operation>(value));
+    const auto operation = static_cast<Operation>(value);
+    return operation == Operation::kOpen ? "a low latency call" : operation_name(operation);
   }
   const bool is_dtype = field == DigestField::kDType || field == DigestField::kScaleDType ||
                         field == DigestField::kTopkDType;
@@ -40,9 +42,18 @@ void check_same_call(const Exchange& exchange, Operation operation, Rank self) {
       violations.require(false, "{} is {} on rank {} but {} on rank {}", kDigestFieldNames[i],
                          value_text(field, other.values[i]), rank,
                          value_text(field, reference.values[i]), yardstick);
+      if (field == DigestField::kOperation) break;  // arguments of other calls cannot be compared
     }
   }
   violations.throw_if_any();
+}
+
+// Whether a rank opens an area for the low latency mode.
+bool opens_area(const Exchange& exchange) {
+  return std::ranges::any_of(exchange.blocks, [](const ExchangeBlock& block) {
+    const auto operation = static_cast<Operation>(block.digest.get(DigestField::kOperation));
+    return operation == Operation::kOpen;
+  });
 }
 
 }  // namespace
@@ -84,6 +95,7 @@ Exchange exchange_calls(CpuContext& context, Operation operation, const Exchange
     const std::int32_t* row = control.count_row(context.rank, epoch, source);
     exchange.counts.insert(exchange.counts.end(), row, row + count_row.size());
   }
+  if (opens_area(exchange)) context.low_latency->give_up_area();  // even if the calls differ
   check_same_call(exchange, operation, context.rank);
   return exchange;
 }

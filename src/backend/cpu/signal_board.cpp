@@ -99,7 +99,7 @@ bool SignalBoard::wait(Rank peer, SignalChannel channel, SignalValue value,
   try {
     while (!reached(peer, channel, value)) sleep_until_rung(peer, channel, value, context);
   } catch (const Error& error) {
-    if (survival_ == Survival::kRaise) throw;
+    if (survival_ == Survival::kRaise || error.code() == ErrorCode::kInvalidArgument) throw;
     masks_.mask(peer);
     log(LogLevel::kWarning, "rank {} masks rank {}: {}", control_->rank().value(), peer.value(),
         error.what());
@@ -183,6 +183,20 @@ void SignalBoard::check_peer(Rank peer, SignalChannel channel, SignalValue value
   if (!control_->memory().peer_alive(peer) && !reached(peer, channel, value)) {
     fail(ErrorCode::kPeerLost, "{} has died", describe(peer, context));
   }
+  if (context.exchanged) check_same_call(peer, channel, value, context);
+}
+
+void SignalBoard::check_same_call(Rank peer, SignalChannel channel, SignalValue value,
+                                  const WaitContext& context) const {
+  const auto word = control_->signal(control_->rank(), SignalChannel::kExchanged, peer);
+  const Epoch begun = SignalValue(word.load(std::memory_order_acquire)).epoch();
+  // In this order: what the peer has signalled before it began that operation is seen now.
+  if (begun <= *context.exchanged || reached(peer, channel, value)) return;
+  if (begun == context.exchanged->next()) {
+    fail(ErrorCode::kInvalidArgument, "{} has begun another operation", describe(peer, context));
+  }
+  fail(ErrorCode::kPeerLost, "{} has gone on without this rank (it is at operation {}, not {})",
+       describe(peer, context), begun.value(), context.exchanged->value());
 }
 
 void SignalBoard::raise(const std::string& reason, Epoch first_missed) {

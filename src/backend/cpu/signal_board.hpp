@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "backend/cpu/control_area.hpp"
@@ -20,6 +21,9 @@ struct WaitContext {
   Operation operation;
   Stage stage;
   Deadline deadline;
+  // Of low latency waits: the last operation whose exchange this rank has begun. A peer that has
+  // begun a later one instead of signalling has made another call.
+  std::optional<Epoch> exchanged{};
 };
 
 // Used by one thread at a time, except raise().
@@ -37,7 +41,8 @@ class SignalBoard {
 
   // Returns true when `peer` has reached `value`, false if it is masked. A lost peer is masked now,
   // or makes this throw, as Survival says: Error(kPeerLost) if a peer died or gave up,
-  // Error(kTimeout) at the deadline; both name rank, peer, stage, expected and seen value.
+  // Error(kTimeout) at the deadline; both name rank, peer, stage, expected and seen value. Throws
+  // Error(kInvalidArgument) if `peer` has made another call.
   bool wait(Rank peer, SignalChannel channel, SignalValue value, const WaitContext& context);
   void wait_all(SignalChannel channel, SignalValue value, const WaitContext& context);
 
@@ -63,6 +68,8 @@ class SignalBoard {
                        const WaitContext& context) const;
   void check_peer(Rank peer, SignalChannel channel, SignalValue value,
                   const WaitContext& context) const;
+  void check_same_call(Rank peer, SignalChannel channel, SignalValue value,
+                       const WaitContext& context) const;
 
   std::shared_ptr<ControlArea> control_;
   RankMasks masks_;

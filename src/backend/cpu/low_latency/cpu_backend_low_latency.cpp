@@ -40,7 +40,12 @@ template <class LowLatencyOperation, class Config>
 auto CpuBackend::run_low_latency(Operation kind, const Config& config) {
   auto operation = std::make_shared<LowLatencyOperation>(*context_, low_latency_, config);
   auto result = operation->result();
-  const auto send = [this, kind, operation] { guarded(kind, [&] { operation->send(); }); };
+  const auto send = [this, kind, operation] {
+    guarded(kind, [&] {
+      low_latency_.operation = kind;
+      operation->send();
+    });
+  };
   const auto receive = [this, kind, operation] { guarded(kind, [&] { operation->receive(); }); };
   if (config.receive == ReceivePhase::kByHook) {
     context_->stream.run(send);
@@ -93,7 +98,10 @@ Tensor CpuBackend::low_latency_combine_buffer(const LowLatencyRouting& handle) {
 
 void CpuBackend::clean_low_latency() {
   barrier();
-  context_->stream.run([this] { low_latency_.block.reset(); });
+  context_->stream.run([this] {
+    low_latency_.give_up_area();
+    low_latency_.block.reset();
+  });
 }
 
 void CpuBackend::set_mask(Rank rank, Mask mask) {

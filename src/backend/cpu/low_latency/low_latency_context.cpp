@@ -1,6 +1,7 @@
 // Opening the area, flow control between its halves, and agreement of the calls.
 #include "backend/cpu/low_latency/low_latency_context.hpp"
 
+#include <algorithm>
 #include <chrono>
 
 #include "backend/cpu/exchange.hpp"
@@ -8,6 +9,55 @@
 #include "base/log.hpp"
 
 namespace moelink {
+namespace {
+
+// Says what an area is opened for.
+ExchangeBlock call_of(const LowLatencyContext& low_latency, const LowLatencyArea& area) {
+  ExchangeBlock block{};
+  const auto set = [&block](DigestField field, auto value) {
+    block.digest.set(field, static_cast<std::int64_t>(value));
+  };
+  set(DigestField::kOperation, Operation::kOpen);
+  set(DigestField::kHiddenBytes, area.hidden * 2);
+  set(DigestField::kNumTopk, area.num_topk);
+  set(DigestField::kMaxTokens, area.max_tokens);
+  block.low_latency_epoch = low_latency.epoch;
+  return block;
+}
+
+// `peer` is in an exchange while this rank waits for its low latency signal. Takes part in that
+// exchange, so that all ranks learn which calls differ and in what. The block offers no area: ranks
+// that open one of this very shape learn from that.
+[[noreturn]] void disagree(CpuContext& context, Operation operation, Rank peer) {
+  LowLatencyContext& low_latency = *context.low_latency;
+  exchange_calls(context, operation, call_of(low_latency, low_latency.area), {});
+  fail(ErrorCode::kInvalidArgument, "{} (rank {}): rank {} has not begun this operation",
+       operation_name(operation), context.rank.value(), peer.value());
+}
+
+// As SignalBoard::wait, for a signal of the low latency mode.
+bool wait_for(CpuContext& context, Rank peer, SignalChannel channel, SignalValue value,
+              WaitContext wait_context) {
+  wait_context.exchanged = context.epoch;
+  try {
+    return context.signals->wait(peer, channel, value, wait_context);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kInvalidArgument) throw;
+  }
+  disagree(context, wait_context.operation, peer);
+}
+
+// Some ranks may be in an operation on an area of this shape that this rank no longer has.
+void check_offers(CpuContext& context, const Exchange& exchange) {
+  for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
+    if (!exchange.present[peer.index()] || exchange.of(peer).spans[0].bytes > 0) continue;
+    fail(ErrorCode::kInvalidArgument,
+         "{} (rank {}): rank {} is in an operation that this rank has not begun",
+         operation_name(context.low_latency->operation), context.rank.value(), peer.value());
+  }
+}
+
+}  // namespace
 
 OutstandingSlot::OutstandingSlot(LowLatencyContext& low_latency, Rank rank, Operation operation)
     : count_(low_latency.num_outstanding) {
@@ -22,8 +72,9 @@ OutstandingSlot::OutstandingSlot(LowLatencyContext& low_latency, Rank rank, Oper
 OutstandingSlot::~OutstandingSlot() { count_->fetch_sub(1); }
 
 void ensure_area(CpuContext& context, LowLatencyContext& low_latency, const LowLatencyArea& area) {
-  if (low_latency.block && low_latency.area == area) return;
-  if (low_latency.num_outstanding->load() > 1) {
+  const bool given_up = low_latency.is_given_up();
+  if (low_latency.block && !given_up && low_latency.area == area) return;
+  if (low_latency.num_outstanding->load() > 1 && !given_up) {
     fail(ErrorCode::kInvalidArgument,
          "low latency (rank {}): the shape changes while an operation is outstanding: call its "
          "hook first",
@@ -31,20 +82,16 @@ void ensure_area(CpuContext& context, LowLatencyContext& low_latency, const LowL
   }
   low_latency.block.reset();  // until the ranks agree, no area is open
   std::shared_ptr<void> block = context.arena->allocate(area.total_bytes());
-  ExchangeBlock mine{};
-  const auto set = [&mine](DigestField field, auto value) {
-    mine.digest.set(field, static_cast<std::int64_t>(value));
-  };
-  set(DigestField::kOperation, Operation::kOpen);
-  set(DigestField::kHiddenBytes, area.hidden * 2);
-  set(DigestField::kNumTopk, area.num_topk);
-  set(DigestField::kMaxTokens, area.max_tokens);
+  ExchangeBlock mine = call_of(low_latency, area);
   mine.spans[0] = WireSpan{context.arena->offset_of(block.get()), area.total_bytes()};
-  const Exchange exchange = exchange_calls(context, Operation::kOpen, mine, {});
+  const Exchange exchange = exchange_calls(context, low_latency.operation, mine, {});
   context.completed = context.epoch;
+  check_offers(context, exchange);
   low_latency.base_of_rank.clear();
   for (const ExchangeBlock& other : exchange.blocks) {
     low_latency.base_of_rank.push_back(other.spans[0].offset);
+    // Ranks whose calls differed, or that were left out for a while, have counted differently.
+    low_latency.epoch = std::max(low_latency.epoch, other.low_latency_epoch);
   }
   low_latency.block = std::move(block);
   low_latency.area = area;
@@ -63,21 +110,26 @@ Epoch begin_low_latency(CpuContext& context, LowLatencyContext& low_latency, Ope
   low_latency.epoch = epoch;
   if (!half_is_used) return epoch;
   for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
-    context.signals->wait(peer, low_latency_received_channel(epoch),
-                          SignalValue::of(last_user, kDone),
-                          context.wait_context(operation, Stage::kSend));
+    wait_for(context, peer, low_latency_received_channel(epoch), SignalValue::of(last_user, kDone),
+             context.wait_context(operation, Stage::kSend));
   }
   return epoch;
 }
 
 bool await_message(CpuContext& context, Rank peer, Epoch epoch, Operation operation,
                    std::int64_t* wait_cost) {
+  if (epoch <= context.low_latency->void_epoch) {
+    fail(ErrorCode::kInvalidArgument,
+         "{} (rank {}): its memory has been given up since it was sent, by clean_low_latency or "
+         "because the ranks' calls differed: call it again",
+         operation_name(operation), context.rank.value());
+  }
   if (context.signals->masks().is_masked(peer)) return false;
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = wait_cost == nullptr ? Clock::time_point() : Clock::now();
   const bool arrived =
-      context.signals->wait(peer, SignalChannel::kLowLatencySent, SignalValue::of(epoch, kDone),
-                            context.wait_context(operation, Stage::kReceive));
+      wait_for(context, peer, SignalChannel::kLowLatencySent, SignalValue::of(epoch, kDone),
+               context.wait_context(operation, Stage::kReceive));
   if (wait_cost != nullptr) {
     wait_cost[peer.index()] += std::chrono::nanoseconds(Clock::now() - start).count();
   }

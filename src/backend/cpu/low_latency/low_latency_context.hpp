@@ -19,8 +19,11 @@ struct LowLatencyContext {
   std::shared_ptr<void> block;              // null while no area is open
   std::vector<std::uint64_t> base_of_rank;  // offset of each rank's area in its region
 
+  Operation operation = Operation::kLowLatencyDispatch;  // that runs now, or ran last
+
   Epoch epoch;        // of the last operation
   Epoch first_epoch;  // of the first operation on this area
+  Epoch void_epoch;   // operations up to this one can no longer be received
   // Last operation of each half that this rank has received.
   std::array<Epoch, kNumLowLatencyHalves> received{};
   // Shared with the operations, which may outlive the buffer.
@@ -28,6 +31,10 @@ struct LowLatencyContext {
 
   Tensor combine_area;       // of low_latency_combine_buffer()
   Epoch combine_area_epoch;  // operation for which it was handed out
+
+  // Where all ranks do it: the next operation opens another area.
+  void give_up_area() { void_epoch = epoch; }
+  bool is_given_up() const { return first_epoch <= void_epoch; }
 
   // Address in `rank`'s region.
   std::byte* at(const CpuContext& context, Rank rank, std::size_t offset) const {
@@ -48,7 +55,9 @@ class OutstandingSlot {
   std::shared_ptr<std::atomic<int>> count_;
 };
 
-// Collective among the unmasked ranks when the shape differs from that of the open area.
+// Collective among the unmasked ranks when the shape differs from that of the open area. Ranks
+// whose shapes differ, or of which some are in an operation on the open area, all throw
+// Error(kInvalidArgument) that names the values.
 void ensure_area(CpuContext& context, LowLatencyContext& low_latency, const LowLatencyArea& area);
 
 // Begins the next operation. Throws Error(kInvalidArgument) while this rank has not received its
@@ -58,7 +67,8 @@ Epoch begin_low_latency(CpuContext& context, LowLatencyContext& low_latency, Ope
 
 // Waits for `peer`'s message of `epoch`. False if the peer is masked, or has been masked now
 // because it was lost and the buffer masks lost ranks; without that, throws as SignalBoard::wait
-// does. `wait_cost`: int64 [R], may be null; the nanoseconds waited are added.
+// does. Throws Error(kInvalidArgument) if the peer has made another call instead. `wait_cost`:
+// int64 [R], may be null; the nanoseconds waited are added.
 bool await_message(CpuContext& context, Rank peer, Epoch epoch, Operation operation,
                    std::int64_t* wait_cost);
 
