@@ -50,12 +50,14 @@ class Buffer {
   // bfloat16, shaped as recv_x of the handle. Valid until that operation.
   Tensor low_latency_combine_buffer(const std::shared_ptr<const LowLatencyRouting>& handle);
   // Collective among unmasked ranks: ends the low latency mode's use of its area, with a barrier.
+  // With Survival::kMask, ranks that were masked for a while take part in both modes again.
   void clean_low_latency();
   // Bytes of symmetric memory that the low latency mode takes for a shape.
   static std::size_t low_latency_size_hint(int num_max_tokens_per_rank, std::int64_t hidden,
                                            int num_ranks, int num_topk);
 
-  // Masks are local: a masked peer is sent nothing, and nothing is awaited from it.
+  // Masks are local: a masked peer is sent nothing, and nothing is awaited from it. A rank whose
+  // mask all have cleared is back after a clean_low_latency() of all.
   void mask_rank(Rank rank);
   void unmask_rank(Rank rank);
   bool is_masked(Rank rank) const;

@@ -22,9 +22,12 @@ enum class SignalChannel {
   // operations may be received in another order than they were sent.
   kLowLatencyReceivedEven,
   kLowLatencyReceivedOdd,
+  kReturning,   // the source waits for all ranks to count on from the same operation; see
+                // reunion.hpp
+  kReturnSeen,  // the source has seen this rank's word on kReturning: that word
 };
 
-inline constexpr int kNumSignalChannels = 8;
+inline constexpr int kNumSignalChannels = 10;
 
 // Words grow for ever: the epoch in the upper bits, progress inside the operation in the lower
 // ones. A wait is over once the word has reached its value, so a word is never reset.

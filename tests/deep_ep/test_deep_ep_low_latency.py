@@ -12,6 +12,8 @@ from deep_ep_ranks import (
     ONE_NODE,
     TWO_NODES,
     Routing,
+    in_rank,
+    layout_arguments,
     needs_low_latency,
     routing_of,
     run,
@@ -237,5 +239,48 @@ def test_masks_are_local_and_are_cleaned():
         assert not status.any()
         with pytest.raises(ValueError, match="mask_status"):
             buffer.low_latency_query_mask_buffer(torch.zeros(2, dtype=torch.int32))
+
+    run((3, 1), body, low_latency_mode=True, enable_shrink=True)
+
+
+def low_latency_round(buffer: deep_ep.Buffer, taking_part: set[int]) -> None:
+    """Checks that the combined rows have the experts of these ranks and no others."""
+    routing = routing_of(buffer.rank, buffer.group_size, 24, HIDDEN)
+    recv, _, handle, _, _ = dispatch(buffer, routing, use_fp8=False)
+    combined = buffer.low_latency_combine(recv, routing.topk_idx, routing.topk_weights, handle)[0]
+    takes_part = torch.isin(
+        routing.topk_idx // LOCAL_EXPERTS, torch.tensor(sorted(taking_part))
+    ) & (routing.topk_idx >= 0)
+    weights = torch.where(takes_part, routing.topk_weights, 0.0).sum(dim=1, keepdim=True)
+    assert calc_diff(combined, routing.x.float() * weights) < 1e-5
+
+
+def normal_round(buffer: deep_ep.Buffer, taking_part: set[int]) -> None:
+    routing = routing_of(buffer.rank, buffer.group_size)
+    recv_x, _, _, _, handle, _ = buffer.dispatch(
+        routing.x, **layout_arguments(buffer, routing.topk_idx)
+    )
+    combined = buffer.combine(recv_x, handle)[0]
+    copies = in_rank(routing.topk_idx, buffer.group_size)[:, sorted(taking_part)]
+    assert calc_diff(combined, routing.x * copies.sum(dim=1, keepdim=True)) < 5e-6
+
+
+def test_unmasked_rank_takes_part_again_after_a_clean_of_all():
+    """Ranks 0 and 1 leave out rank 2, which makes no call until it is taken back."""
+
+    def body(buffer: deep_ep.Buffer):
+        everybody = {0, 1, 2}
+        for _ in range(2):
+            low_latency_round(buffer, everybody)
+            normal_round(buffer, everybody)
+            if buffer.rank != 2:
+                buffer.low_latency_update_mask_buffer(2, True)
+                for _ in range(3):
+                    low_latency_round(buffer, {0, 1})
+                    normal_round(buffer, {0, 1})
+                buffer.low_latency_update_mask_buffer(2, False)
+            buffer.clean_low_latency_buffer(MAX_TOKENS, HIDDEN, 3 * LOCAL_EXPERTS)
+            low_latency_round(buffer, everybody)
+            normal_round(buffer, everybody)
 
     run((3, 1), body, low_latency_mode=True, enable_shrink=True)

@@ -1,6 +1,7 @@
 // Which peers this rank leaves out.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <vector>
@@ -16,6 +17,10 @@ class RankMasks {
 
   bool is_masked(Rank rank) const {
     return masked_[rank.index()].load(std::memory_order_relaxed) != 0;
+  }
+  bool any() const {
+    return std::ranges::any_of(
+        masked_, [](const auto& masked) { return masked.load(std::memory_order_relaxed) != 0; });
   }
   void mask(Rank rank) { masked_[rank.index()].store(1, std::memory_order_relaxed); }
   void unmask(Rank rank) { masked_[rank.index()].store(0, std::memory_order_relaxed); }

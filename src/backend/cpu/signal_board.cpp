@@ -74,9 +74,13 @@ std::uint32_t SignalBoard::ring(Rank peer) {
   return std::atomic_ref(bell.awaited).load(std::memory_order_seq_cst);
 }
 
-bool SignalBoard::reached(Rank peer, SignalChannel channel, SignalValue value) const {
+SignalValue SignalBoard::seen(Rank peer, SignalChannel channel) const {
   const auto word = control_->signal(control_->rank(), channel, peer);
-  return value.reached_by(word.load(std::memory_order_acquire));
+  return SignalValue(word.load(std::memory_order_acquire));
+}
+
+bool SignalBoard::reached(Rank peer, SignalChannel channel, SignalValue value) const {
+  return value.reached_by(seen(peer, channel).word());
 }
 
 bool SignalBoard::reached_soon(Rank peer, SignalChannel channel, SignalValue value) const {
@@ -97,7 +101,10 @@ bool SignalBoard::wait(Rank peer, SignalChannel channel, SignalValue value,
   if (masks_.is_masked(peer)) return false;
   if (reached_soon(peer, channel, value)) return true;
   try {
-    while (!reached(peer, channel, value)) sleep_until_rung(peer, channel, value, context);
+    while (!reached(peer, channel, value)) {
+      sleep_until_rung(peer, channel, value, context);
+      if (context.meanwhile != nullptr) (*context.meanwhile)();
+    }
   } catch (const Error& error) {
     if (survival_ == Survival::kRaise || error.code() == ErrorCode::kInvalidArgument) throw;
     masks_.mask(peer);
@@ -149,12 +156,11 @@ void SignalBoard::check_peers(Rank awaited, SignalChannel channel, SignalValue v
     check_all_peers(awaited, channel, value, context);
   }
   if (!context.deadline.expired()) return;
-  const auto word = control_->signal(control_->rank(), channel, awaited);
-  const SignalValue seen(word.load(std::memory_order_acquire));
+  const SignalValue last = seen(awaited, channel);
   fail(ErrorCode::kTimeout,
        "{} did not arrive within {} ms (expected operation {} step {}, seen operation {} step {})",
        describe(awaited, context), context.deadline.span().count(), value.epoch().value(),
-       value.progress(), seen.epoch().value(), seen.progress());
+       value.progress(), last.epoch().value(), last.progress());
 }
 
 void SignalBoard::check_all_peers(Rank awaited, SignalChannel channel, SignalValue value,
@@ -188,8 +194,7 @@ void SignalBoard::check_peer(Rank peer, SignalChannel channel, SignalValue value
 
 void SignalBoard::check_same_call(Rank peer, SignalChannel channel, SignalValue value,
                                   const WaitContext& context) const {
-  const auto word = control_->signal(control_->rank(), SignalChannel::kExchanged, peer);
-  const Epoch begun = SignalValue(word.load(std::memory_order_acquire)).epoch();
+  const Epoch begun = seen(peer, SignalChannel::kExchanged).epoch();
   // In this order: what the peer has signalled before it began that operation is seen now.
   if (begun <= *context.exchanged || reached(peer, channel, value)) return;
   if (begun == context.exchanged->next()) {

@@ -24,6 +24,8 @@ struct WaitContext {
   // Of low latency waits: the last operation whose exchange this rank has begun. A peer that has
   // begun a later one instead of signalling has made another call.
   std::optional<Epoch> exchanged{};
+  // Called whenever the wait has looked in vain; may be null.
+  const std::function<void()>* meanwhile = nullptr;
 };
 
 // Used by one thread at a time, except raise().
@@ -45,6 +47,9 @@ class SignalBoard {
   // Error(kInvalidArgument) if `peer` has made another call.
   bool wait(Rank peer, SignalChannel channel, SignalValue value, const WaitContext& context);
   void wait_all(SignalChannel channel, SignalValue value, const WaitContext& context);
+
+  // The last value that `peer` has put.
+  SignalValue seen(Rank peer, SignalChannel channel) const;
 
   // Throws Error(kPeerLost) if a peer has given up before finishing the operation of `epoch`.
   void check_faults(Epoch epoch, const WaitContext& context) const;

@@ -8,6 +8,7 @@
 #include "backend/cpu/exchange.hpp"
 #include "backend/cpu/low_latency/low_latency_combine.hpp"
 #include "backend/cpu/low_latency/low_latency_dispatch.hpp"
+#include "backend/cpu/reunion.hpp"
 #include "base/check.hpp"
 
 namespace moelink {
@@ -97,10 +98,17 @@ Tensor CpuBackend::low_latency_combine_buffer(const LowLatencyRouting& handle) {
 }
 
 void CpuBackend::clean_low_latency() {
+  if (context_->survival == Survival::kMask) {
+    context_->stream.run([this] {
+      guarded(Operation::kBarrier, [this] { meet_again(*context_, Operation::kBarrier); });
+    });
+  }
   barrier();
   context_->stream.run([this] {
     low_latency_.give_up_area();
     low_latency_.block.reset();
+    // Ranks that might have written there have met this one since.
+    if (!context_->signals->masks().any()) context_->quarantine.clear();
   });
 }
 
