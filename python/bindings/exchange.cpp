@@ -50,8 +50,8 @@ const ExchangeTable* find_table(PyTypeObject* type) {
   PyObject* const capsule =
       PyDict_GetItemString(attributes.ptr(), "__dlpack_c_exchange_api__");  // borrowed
   if (capsule == nullptr || PyCapsule_IsValid(capsule, "dlpack_exchange_api") == 0) return nullptr;
-  const auto* const table = static_cast<const ExchangeTable*>(
-      PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
+  const auto* const table =
+      static_cast<const ExchangeTable*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
   return table->version.major == kMajorVersion ? table : nullptr;
 }
 

@@ -105,7 +105,8 @@ nb::object export_tensor(nb::handle self) {
     shape[dim] = static_cast<std::size_t>(view.shape[dim]);
   }
   nb::ndarray<Framework> array(view.data, static_cast<std::size_t>(view.ndim), shape.data(), self,
-                               view.strides.data(), dlpack_type(view.dtype), nb::device::cpu::value);
+                               view.strides.data(), dlpack_type(view.dtype),
+                               nb::device::cpu::value);
   return nb::cast(array, nb::rv_policy::reference);
 }
 

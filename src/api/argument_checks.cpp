@@ -32,27 +32,28 @@ void check_shape(Violations& violations, const char* name, const TensorView& ten
     matches = matches && (extent == kAnyExtent || tensor.shape[axis] == extent);
     ++axis;
   }
-  violations.require(matches, "{} is {}, expected shape {}", name, tensor.describe(),
-                     shape_text(expected));
-  violations.require(tensor.data != nullptr || tensor.num_elements() <= 0,
-                     "{} is {} at a null address", name, tensor.describe());
+  if (!matches) {
+    violations.add("{} is {}, expected shape {}", name, tensor.describe(), shape_text(expected));
+  }
+  if (tensor.data == nullptr && tensor.num_elements() > 0) {
+    violations.add("{} is {} at a null address", name, tensor.describe());
+  }
 }
 
 void check_dtype(Violations& violations, const char* name, const TensorView& tensor,
                  std::initializer_list<DType> allowed) {
+  if (std::ranges::find(allowed, tensor.dtype) != allowed.end()) return;
   std::vector<std::string> names;
   for (const DType dtype : allowed) names.emplace_back(dtype_name(dtype));
-  violations.require(std::ranges::find(allowed, tensor.dtype) != allowed.end(),
-                     "{} is {}, expected dtype {}", name, tensor.describe(),
-                     fmt::join(names, " or "));
+  violations.add("{} is {}, expected dtype {}", name, tensor.describe(), fmt::join(names, " or "));
 }
 
 void check_contiguous(Violations& violations, const char* name, const TensorView& tensor) {
+  if (tensor.is_contiguous()) return;
   const std::vector<std::int64_t> strides(tensor.strides.begin(),
                                           tensor.strides.begin() + tensor.ndim);
-  violations.require(tensor.is_contiguous(),
-                     "{} is {} with strides [{}], expected a contiguous tensor", name,
-                     tensor.describe(), fmt::join(strides, ", "));
+  violations.add("{} is {} with strides [{}], expected a contiguous tensor", name,
+                 tensor.describe(), fmt::join(strides, ", "));
 }
 
 void check_rows(Violations& violations, const char* name, const TensorView& tensor) {
@@ -61,9 +62,10 @@ void check_rows(Violations& violations, const char* name, const TensorView& tens
   check_contiguous(violations, name, tensor);
   const std::size_t row_bytes =
       static_cast<std::size_t>(tensor.shape[1]) * dtype_size(tensor.dtype);
-  violations.require(row_bytes > 0 && row_bytes % kRowGranuleBytes == 0,
-                     "{} is {}: a row has {} bytes, expected a multiple of {}", name,
-                     tensor.describe(), row_bytes, kRowGranuleBytes);
+  if (row_bytes == 0 || row_bytes % kRowGranuleBytes != 0) {
+    violations.add("{} is {}: a row has {} bytes, expected a multiple of {}", name,
+                   tensor.describe(), row_bytes, kRowGranuleBytes);
+  }
   const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
   violations.require(tensor.num_elements() == 0 || address % kRowGranuleBytes == 0,
                      "{} starts at address {:#x}, expected a multiple of {}", name, address,
@@ -76,7 +78,7 @@ void check_stream(Violations& violations, const StreamOptions& stream) {
 }
 
 Violations violations_of(const char* call, const Group& group) {
-  return Violations(fmt::format("{} (rank {})", call, group.rank().value()));
+  return Violations(call, group.rank());
 }
 
 void check_num_experts(Violations& violations, int num_experts, const BufferConfig& buffer,
@@ -93,9 +95,9 @@ void check_topk_idx(Violations& violations, const TensorView& topk_idx, std::int
   check_shape(violations, "topk_idx", topk_idx, {num_tokens, kAnyExtent});
   check_dtype(violations, "topk_idx", topk_idx, {DType::kInt64, DType::kInt32});
   check_contiguous(violations, "topk_idx", topk_idx);
-  violations.require(
-      topk_idx.ndim != 2 || (topk_idx.shape[1] >= 1 && topk_idx.shape[1] <= kMaxTopk),
-      "topk_idx is {}, expected a top-k from 1 to {}", topk_idx.describe(), kMaxTopk);
+  if (topk_idx.ndim == 2 && (topk_idx.shape[1] < 1 || topk_idx.shape[1] > kMaxTopk)) {
+    violations.add("topk_idx is {}, expected a top-k from 1 to {}", topk_idx.describe(), kMaxTopk);
+  }
 }
 
 void check_weights(Violations& violations, const std::optional<TensorView>& weights,

@@ -20,14 +20,16 @@ void check_sizes(Violations& violations, const LowLatencyDispatchConfig& config,
                      kMaxLowLatencyTokens);
   check_num_experts(violations, config.num_experts, buffer, group);
   if (config.x.ndim != 2) return;
-  violations.require(config.x.shape[0] <= max_tokens,
-                     "x is {}, expected at most num_max_tokens_per_rank={} tokens",
-                     config.x.describe(), max_tokens);
+  if (config.x.shape[0] > max_tokens) {
+    violations.add("x is {}, expected at most num_max_tokens_per_rank={} tokens",
+                   config.x.describe(), max_tokens);
+  }
   const bool packed = config.fp8 == ScaleFormat::kPackedUE8M0;
   const int granule = packed ? kPackedHiddenGranule : kHiddenGranule;
-  violations.require(config.x.shape[1] % granule == 0 && config.x.shape[1] > 0,
-                     "x is {}, expected a hidden size that is a multiple of {}",
-                     config.x.describe(), granule);
+  if (config.x.shape[1] % granule != 0 || config.x.shape[1] <= 0) {
+    violations.add("x is {}, expected a hidden size that is a multiple of {}", config.x.describe(),
+                   granule);
+  }
 }
 
 void check_routing(Violations& violations, const TensorView& topk_idx,
@@ -93,9 +95,10 @@ void validate(const LowLatencyCombineConfig& config, HandleOrigin origin, const 
     std::optional<TensorView> weights;
     if (config.topk_weights.ndim > 0) weights = config.topk_weights;
     check_routing(violations, config.topk_idx, weights, handle.num_tokens);
-    violations.require(config.topk_idx.ndim != 2 || config.topk_idx.shape[1] == handle.num_topk,
-                       "topk_idx is {}, the handle was made for a top-k of {}",
-                       config.topk_idx.describe(), handle.num_topk);
+    if (config.topk_idx.ndim == 2 && config.topk_idx.shape[1] != handle.num_topk) {
+      violations.add("topk_idx is {}, the handle was made for a top-k of {}",
+                     config.topk_idx.describe(), handle.num_topk);
+    }
     if (config.out) {
       check_shape(violations, "out", *config.out, {handle.num_tokens, handle.hidden});
       check_dtype(violations, "out", *config.out, {DType::kBFloat16});

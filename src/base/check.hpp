@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "moelink/errors.hpp"
+#include "moelink/types.hpp"
 
 namespace moelink {
 
@@ -29,10 +30,18 @@ class Violations {
  public:
   // `context` opens the message, such as "dispatch (rank 2)".
   explicit Violations(std::string context) : context_(std::move(context)) {}
+  // Opens with the call and its rank, and makes no text unless something is wrong. `call` must
+  // outlive this.
+  Violations(const char* call, Rank rank) : call_(call), rank_(rank) {}
 
   template <class... Args>
+  void add(fmt::format_string<Args...> format, Args&&... args) {
+    messages_.push_back(fmt::format(format, std::forward<Args>(args)...));
+  }
+  // The arguments are evaluated in any case: for those that take time, test and add().
+  template <class... Args>
   void require(bool holds, fmt::format_string<Args...> format, Args&&... args) {
-    if (!holds) messages_.push_back(fmt::format(format, std::forward<Args>(args)...));
+    if (!holds) add(format, std::forward<Args>(args)...);
   }
 
   bool empty() const { return messages_.empty(); }
@@ -41,6 +50,8 @@ class Violations {
 
  private:
   std::string context_;
+  const char* call_ = nullptr;
+  Rank rank_;
   std::vector<std::string> messages_;
 };
 

@@ -34,7 +34,9 @@ Error::Error(ErrorCode code, const std::string& message)
 
 void Violations::throw_if_any() const {
   if (messages_.empty()) return;
-  fail(ErrorCode::kInvalidArgument, "{}: {}", context_, fmt::join(messages_, "; "));
+  const std::string opening =
+      call_ == nullptr ? context_ : fmt::format("{} (rank {})", call_, rank_.value());
+  fail(ErrorCode::kInvalidArgument, "{}: {}", opening, fmt::join(messages_, "; "));
 }
 
 void throw_system_error(int error_number, const std::string& what) {

@@ -71,6 +71,14 @@ TEST(Violations, ReportEveryBrokenRequirementBehindTheContext) {
   EXPECT_STREQ(error.what(), "invalid argument: dispatch (rank 2): x is 1; y is 2");
 }
 
+TEST(Violations, OpenWithTheCallAndItsRank) {
+  Violations violations("dispatch", Rank(2));
+  EXPECT_NO_THROW(violations.throw_if_any());
+  violations.add("x is {}", 1);
+  const Error error = error_of([&] { violations.throw_if_any(); });
+  EXPECT_STREQ(error.what(), "invalid argument: dispatch (rank 2): x is 1");
+}
+
 TEST(InvariantDeathTest, AbortsNamingTheBrokenConditionAndItsPlace) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   MOELINK_INVARIANT(1 + 1 == 2);
