@@ -9,13 +9,6 @@
 namespace moelink {
 namespace {
 
-void check_id(const ExpertMap& map, std::int64_t id, std::int64_t token, int k, Rank rank) {
-  if (map.is_valid(id)) return;
-  fail(ErrorCode::kInvalidArgument,
-       "topk_idx[{}, {}] is {} on rank {}: expected -1 or 0 .. num_experts-1, num_experts is {}",
-       token, k, id, rank.value(), map.num_experts);
-}
-
 // Marks the destinations of one token and counts its selections.
 void route_token(const TopkList& topk, std::int64_t token, const std::uint8_t* mask_row, Rank rank,
                  RoutingState& state, std::int32_t* counts) {
@@ -47,6 +40,13 @@ void route_token(const TopkList& topk, std::int64_t token, const std::uint8_t* m
 TopkList::TopkList(const TensorView& topk_idx) : view_(topk_idx) {
   static std::int64_t no_element = 0;
   if (view_.ndim > 0 && view_.data == nullptr) view_.data = &no_element;  // zero tokens
+}
+
+void check_id(const ExpertMap& map, std::int64_t id, std::int64_t token, int k, Rank rank) {
+  if (map.is_valid(id)) return;
+  fail(ErrorCode::kInvalidArgument,
+       "topk_idx[{}, {}] is {} on rank {}: expected -1 or 0 .. num_experts-1, num_experts is {}",
+       token, k, id, rank.value(), map.num_experts);
 }
 
 std::vector<std::int32_t> route_tokens(const TopkList& topk, const std::uint8_t* mask, Rank rank,

@@ -9,6 +9,7 @@
 #include "moelink/config.hpp"
 #include "moelink/results.hpp"
 #include "moelink/topology.hpp"
+#include "protocol/expert_map.hpp"
 
 namespace moelink {
 
@@ -30,6 +31,9 @@ class TopkList {
  private:
   TensorView view_;
 };
+
+// Throws Error(kInvalidArgument) unless `id`, of selection k of `token`, is an expert or kNoExpert.
+void check_id(const ExpertMap& map, std::int64_t id, std::int64_t token, int k, Rank rank);
 
 // Fills is_token_in_rank and topk_owner of `state` (whose sizes are set) and returns this rank's
 // row of the count matrix. `mask`: is_token_in_rank of the call, may be null; a selection whose

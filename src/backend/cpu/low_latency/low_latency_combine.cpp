@@ -63,6 +63,7 @@ void LowLatencyCombine::send() {
     }
     config_.x = low_latency_.combine_area.view;
   }
+  routes_ = TokenRoutes(topk_, map_, context_.rank);
   ensure_area(context_, low_latency_, area_);
   epoch_ = begin_low_latency(context_, low_latency_, kOperation);
   const TraceScope scope(kOperation, Stage::kSendBack, context_.rank);
@@ -82,45 +83,45 @@ std::byte* LowLatencyCombine::return_slot(Rank owner, std::int32_t token, std::i
   return low_latency_.at(context_, owner, area_.return_offset(epoch_, TokenIdx(token), k));
 }
 
-std::vector<LowLatencyCombine::ReturnRow> LowLatencyCombine::rows_for(Rank owner) const {
+template <class Visit>
+void LowLatencyCombine::visit_rows(Rank owner, const Visit& visit) const {
   const LowLatencyRouting& routing = *config_.handle;
-  const bool per_expert = routing.layout == LowLatencyLayout::kPerExpert;
   const std::int64_t per_group = config_.x.shape[1];
-  const std::size_t row_bytes = area_.hidden * 2;
-  std::vector<ReturnRow> rows;
-  const auto append = [&](std::int64_t at) {
-    const bool weighted = routing.src_weight.defined();
-    rows.push_back(ReturnRow{routing.src_info.view.as<std::int32_t>()[at],
-                             routing.src_topk.view.as<std::int32_t>()[at],
-                             config_.x.as<std::byte>() + static_cast<std::size_t>(at) * row_bytes,
-                             weighted ? routing.src_weight.view.as<float>()[at] : 1.0F});
+  const auto* const tokens = routing.src_info.view.as<std::int32_t>();
+  const auto* const positions = routing.src_topk.view.as<std::int32_t>();
+  const auto visit_run = [&](std::int64_t begin, std::int64_t count) {
+    for (std::int64_t at = begin; at < begin + count; ++at) {
+      visit(ReturnRow{at, tokens[at], positions[at],
+                      config_.x.as<std::byte>() + static_cast<std::size_t>(at) * area_.hidden * 2});
+    }
   };
-  if (!per_expert) {
-    const std::int32_t count = routing.recv_count.view.as<std::int32_t>()[owner.index()];
-    for (std::int64_t i = 0; i < count; ++i) append(owner.value() * per_group + i);
-    return rows;
+  if (routing.layout == LowLatencyLayout::kPerRank) {
+    visit_run(owner.value() * per_group, routing.recv_count.view.as<std::int32_t>()[owner.index()]);
+    return;
   }
+  const auto* const ranges = routing.layout_range.view.as<std::int64_t>();
   for (std::int64_t local = 0; local < map_.experts_per_rank; ++local) {
-    const auto* const ranges = routing.layout_range.view.as<std::int64_t>();
     const RowRange range = RowRange::unpack(ranges[local * context_.num_ranks() + owner.value()]);
-    for (std::int64_t i = range.begin; i < range.begin + range.count; ++i)
-      append(local * per_group + i);
+    visit_run(local * per_group + range.begin, range.count);
   }
-  return rows;
 }
 
 std::uint32_t LowLatencyCombine::send_to(Rank owner) {
-  std::vector<ReturnRow> rows = rows_for(owner);
   const bool reduce_here = config_.numerics == CombineNumerics::kPreReduced &&
                            config_.handle->layout == LowLatencyLayout::kPerExpert;
-  if (reduce_here) return send_pre_reduced(owner, std::move(rows));
-  for (const ReturnRow& row : rows) {
+  if (reduce_here) return send_pre_reduced(owner);
+  std::uint32_t num_sent = 0;
+  visit_rows(owner, [&](const ReturnRow& row) {
     std::memcpy(return_slot(owner, row.token, row.k), row.row, area_.hidden * 2);
-  }
-  return static_cast<std::uint32_t>(rows.size());
+    ++num_sent;
+  });
+  return num_sent;
 }
 
-std::uint32_t LowLatencyCombine::send_pre_reduced(Rank owner, std::vector<ReturnRow> rows) {
+std::uint32_t LowLatencyCombine::send_pre_reduced(Rank owner) {
+  std::vector<ReturnRow> rows;
+  visit_rows(owner, [&rows](const ReturnRow& row) { rows.push_back(row); });
+  const auto* const weights = config_.handle->src_weight.view.as<float>();
   std::ranges::sort(rows, {}, [](const ReturnRow& row) { return std::tuple(row.token, row.k); });
   std::vector<simd::WeightedRow> terms;
   std::uint32_t num_sent = 0;
@@ -128,7 +129,7 @@ std::uint32_t LowLatencyCombine::send_pre_reduced(Rank owner, std::vector<Return
     const ReturnRow& first = rows[i];
     terms.clear();
     for (; i < rows.size() && rows[i].token == first.token; ++i) {
-      terms.push_back({rows[i].row, rows[i].weight});
+      terms.push_back({rows[i].row, weights[rows[i].at]});
     }
     simd::weighted_sum_row(terms, area_.hidden, return_slot(owner, first.token, first.k));
     ++num_sent;
@@ -140,14 +141,9 @@ std::uint32_t LowLatencyCombine::send_pre_reduced(Rank owner, std::vector<Return
 // out of the dispatch, or the other way round: what lies in its slots is of an older operation.
 void LowLatencyCombine::leave_out_strangers() {
   std::vector<std::uint32_t> expected(arrived_.size());
-  for (std::int64_t token = 0; token < config_.handle->num_tokens; ++token) {
-    const auto id_at = [&](int k) { return topk_.at(token, k); };
-    for (int k = 0; k < topk_.num_topk(); ++k) {
-      const bool sent_back =
-          one_row_per_rank() ? is_first_for_rank(map_, id_at, k) : id_at(k) != kNoExpert;
-      if (!sent_back) continue;
-      ++expected[map_.owner(Expert(static_cast<std::int32_t>(id_at(k)))).index()];
-    }
+  for (const TokenRoutes::Selection& selection : routes_.all()) {
+    const bool sent_back = one_row_per_rank() ? selection.is_first : selection.rank >= 0;
+    if (sent_back) ++expected[static_cast<std::size_t>(selection.rank)];
   }
   for (Rank source(0); source.value() < context_.num_ranks(); source = source.next()) {
     if (!arrived_[source.index()]) continue;
@@ -179,10 +175,10 @@ void LowLatencyCombine::reduce_token(std::int64_t token) const {
 void LowLatencyCombine::reduce_exact(std::int64_t token) const {
   simd::WeightedRow terms[kMaxTopk];
   std::size_t count = 0;
-  for (int k = 0; k < topk_.num_topk(); ++k) {
-    const std::int64_t id = topk_.at(token, k);
-    if (id == kNoExpert) continue;
-    if (!contributes_[map_.owner(Expert(static_cast<std::int32_t>(id))).index()]) continue;
+  int k = -1;
+  for (const TokenRoutes::Selection& selection : routes_.of(token)) {
+    ++k;
+    if (!contributes(selection)) continue;
     const float weight = config_.topk_weights.as<float>()[token * topk_.num_topk() + k];
     terms[count++] = {return_slot(context_.rank, static_cast<std::int32_t>(token), k), weight};
   }
@@ -193,16 +189,15 @@ void LowLatencyCombine::reduce_exact(std::int64_t token) const {
 
 void LowLatencyCombine::reduce_by_rank(std::int64_t token) const {
   struct Term {
-    Rank rank;
+    std::int32_t rank;
     int k;
   };
   Term terms[kMaxTopk];
   std::size_t count = 0;
-  const auto id_at = [&](int k) { return topk_.at(token, k); };
-  for (int k = 0; k < topk_.num_topk(); ++k) {
-    if (!is_first_for_rank(map_, id_at, k)) continue;
-    const Rank owner = map_.owner(Expert(static_cast<std::int32_t>(id_at(k))));
-    if (contributes_[owner.index()]) terms[count++] = {owner, k};
+  int k = -1;
+  for (const TokenRoutes::Selection& selection : routes_.of(token)) {
+    ++k;
+    if (selection.is_first && contributes(selection)) terms[count++] = {selection.rank, k};
   }
   std::ranges::sort(terms, terms + count, {}, &Term::rank);
   simd::Addend addends[kMaxTopk];

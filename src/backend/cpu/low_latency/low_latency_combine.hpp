@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/cpu/low_latency/low_latency_context.hpp"
+#include "backend/cpu/low_latency/token_routes.hpp"
 #include "backend/cpu/route.hpp"
 #include "protocol/expert_map.hpp"
 
@@ -23,29 +24,34 @@ class LowLatencyCombine {
  private:
   // One row to be sent back.
   struct ReturnRow {
+    std::int64_t at;  // its place among all rows
     std::int32_t token;
     std::int32_t k;
     const std::byte* row;
-    float weight;
   };
 
   LowLatencyHeader header() const;
   // Both return the number of rows sent back.
   std::uint32_t send_to(Rank owner);
-  std::vector<ReturnRow> rows_for(Rank owner) const;
-  std::uint32_t send_pre_reduced(Rank owner, std::vector<ReturnRow> rows);
+  std::uint32_t send_pre_reduced(Rank owner);
+  template <class Visit>
+  void visit_rows(Rank owner, const Visit& visit) const;
   std::byte* return_slot(Rank owner, std::int32_t token, std::int32_t k) const;
   void leave_out_strangers();
   void reduce_token(std::int64_t token) const;
   void reduce_exact(std::int64_t token) const;
   void reduce_by_rank(std::int64_t token) const;
   bool one_row_per_rank() const;
+  bool contributes(const TokenRoutes::Selection& selection) const {
+    return selection.rank >= 0 && contributes_[static_cast<std::size_t>(selection.rank)];
+  }
 
   CpuContext& context_;
   LowLatencyContext& low_latency_;
   LowLatencyCombineConfig config_;
   TopkList topk_;
   ExpertMap map_;
+  TokenRoutes routes_;  // from send() on
   LowLatencyArea area_;
   OutstandingSlot slot_;
   LowLatencyCombineResult result_;

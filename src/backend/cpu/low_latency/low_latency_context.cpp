@@ -151,9 +151,29 @@ void acknowledge(CpuContext& context, LowLatencyContext& low_latency, Epoch epoc
   }
 }
 
+namespace {
+
+// Whether two messages of one operation say the same, apart from the number of tokens.
+bool agree(const LowLatencyHeader& a, const LowLatencyHeader& b) {
+  return a.epoch == b.epoch && a.operation == b.operation && a.format == b.format &&
+         a.num_experts == b.num_experts && a.has_weights == b.has_weights;
+}
+
+bool all_agree(const CpuContext& context, const LowLatencyContext& low_latency,
+               const LowLatencyHeader& mine, const std::vector<bool>& arrived) {
+  for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
+    if (!arrived[peer.index()]) continue;
+    if (!agree(header_of(context, low_latency, Epoch(mine.epoch), peer), mine)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
 void check_messages(CpuContext& context, LowLatencyContext& low_latency,
                     const LowLatencyHeader& mine, const std::vector<bool>& arrived) {
   const auto operation = static_cast<Operation>(mine.operation);
+  if (all_agree(context, low_latency, mine, arrived)) return;
   Violations violations(fmt::format("{} (rank {}): the ranks' calls differ",
                                     operation_name(operation), context.rank.value()));
   for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
@@ -173,7 +193,6 @@ void check_messages(CpuContext& context, LowLatencyContext& low_latency,
                        "topk_weights are {}given on rank {}", theirs.has_weights != 0 ? "" : "not ",
                        peer.value());
   }
-  if (violations.empty()) return;
   acknowledge(context, low_latency, Epoch(mine.epoch), arrived);
   violations.throw_if_any();
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <span>
 
 #include "backend/cpu/arena_tensor.hpp"
 #include "backend/cpu/simd/simd.hpp"
@@ -40,7 +41,8 @@ LowLatencyDispatch::LowLatencyDispatch(CpuContext& context, LowLatencyContext& l
       slot_(low_latency, context.rank, kOperation),
       routing_(std::make_shared<LowLatencyRouting>()),
       arrived_(static_cast<std::size_t>(context.num_ranks())) {
-  make_tensors();
+  make_routing_tensors();
+  make_row_tensors();
 }
 
 std::size_t LowLatencyDispatch::num_scales() const {
@@ -59,7 +61,7 @@ OutputExtents LowLatencyDispatch::extents() const {
                              config_.num_max_tokens_per_rank);
 }
 
-void LowLatencyDispatch::make_tensors() {
+void LowLatencyDispatch::make_routing_tensors() {
   const bool per_expert = config_.layout == LowLatencyLayout::kPerExpert;
   const auto [groups, rows] = extents();
   LowLatencyRouting& routing = *routing_;
@@ -70,14 +72,28 @@ void LowLatencyDispatch::make_tensors() {
   routing.hidden = config_.x.shape[1];
   routing.num_experts = config_.num_experts;
   routing.num_topk = topk_.num_topk();
-  routing.recv_count = make_host_tensor(DType::kInt32, {groups});
-  routing.src_info = make_arena_tensor(*context_.results, DType::kInt32, {groups, rows});
-  routing.src_topk = make_arena_tensor(*context_.results, DType::kInt32, {groups, rows});
-  routing.layout_range = make_host_tensor(DType::kInt64, {groups, context_.num_ranks()});
+  TensorPack pack;
+  pack.add(routing.recv_count, DType::kInt32, {groups});
+  pack.add(routing.layout_range, DType::kInt64, {groups, context_.num_ranks()});
+  pack.add(routing.src_info, DType::kInt32, {groups, rows});
+  pack.add(routing.src_topk, DType::kInt32, {groups, rows});
   if (config_.topk_weights && per_expert) {
-    routing.src_weight = make_arena_tensor(*context_.results, DType::kFloat32, {groups, rows});
+    pack.add(routing.src_weight, DType::kFloat32, {groups, rows});
   }
+  if (!per_expert) {
+    pack.add(result_.recv_topk_idx.emplace(), DType::kInt32, {groups, rows, topk_.num_topk()});
+    if (config_.topk_weights) {
+      pack.add(result_.recv_topk_weights.emplace(), DType::kFloat32,
+               {groups, rows, topk_.num_topk()});
+    }
+  }
+  pack.allocate(*context_.results);
+  result_.recv_count = routing.recv_count;
+  result_.handle = routing_;
+}
 
+void LowLatencyDispatch::make_row_tensors() {
+  const auto [groups, rows] = extents();
   const DType dtype = config_.fp8 ? DType::kFloat8E4M3 : DType::kBFloat16;
   result_.recv_x = make_arena_tensor(*context_.results, dtype, {groups, rows, config_.x.shape[1]});
   if (config_.fp8) {
@@ -87,15 +103,6 @@ void LowLatencyDispatch::make_tensors() {
                           {groups, rows, static_cast<std::int64_t>(num_scales())});
     make_column_major(result_.recv_scales->view);
   }
-  if (!per_expert) {
-    result_.recv_topk_idx = make_host_tensor(DType::kInt32, {groups, rows, topk_.num_topk()});
-    if (config_.topk_weights) {
-      result_.recv_topk_weights =
-          make_host_tensor(DType::kFloat32, {groups, rows, topk_.num_topk()});
-    }
-  }
-  result_.recv_count = routing.recv_count;
-  result_.handle = routing_;
 }
 
 LowLatencyHeader LowLatencyDispatch::header() const {
@@ -110,13 +117,8 @@ LowLatencyHeader LowLatencyDispatch::header() const {
 
 void LowLatencyDispatch::send() {
   config_.stream.previous_event.wait();
-  RoutingState routing;
-  routing.num_ranks = context_.num_ranks();
-  routing.num_experts = config_.num_experts;
-  routing.num_topk = topk_.num_topk();
-  routing.num_tokens = config_.x.shape[0];
-  // Checks the ids before anything is sent.
-  check_repeats(route_tokens(topk_, nullptr, context_.rank, routing));
+  routes_ = TokenRoutes(topk_, map_, context_.rank);
+  check_repeats();  // before anything is sent
 
   ensure_area(context_, low_latency_, area_);
   epoch_ = begin_low_latency(context_, low_latency_, kOperation);
@@ -125,7 +127,7 @@ void LowLatencyDispatch::send() {
   // looks again sees this epoch, or a later one.
   outbox_epoch(context_.rank).exchange(epoch_.value(), std::memory_order_acq_rel);
   std::vector<std::uint32_t> num_sent(static_cast<std::size_t>(context_.num_ranks()));
-  for (std::int64_t token = 0; token < routing.num_tokens; ++token) send_token(token, num_sent);
+  for (std::int64_t token = 0; token < topk_.num_tokens(); ++token) send_token(token, num_sent);
   for (Rank peer(0); peer.value() < context_.num_ranks(); peer = peer.next()) {
     if (context_.signals->masks().is_masked(peer)) continue;
     LowLatencyHeader mine = header();
@@ -138,10 +140,14 @@ void LowLatencyDispatch::send() {
   }
 }
 
-void LowLatencyDispatch::check_repeats(const std::vector<std::int32_t>& counts) const {
+void LowLatencyDispatch::check_repeats() const {
+  std::vector<std::int32_t> counts(static_cast<std::size_t>(config_.num_experts));
+  for (const TokenRoutes::Selection& selection : routes_.all()) {
+    if (selection.rank < 0) continue;
+    ++counts[map_.global(Rank(selection.rank), LocalExpert(selection.local)).index()];
+  }
   for (Expert expert(0); expert.value() < config_.num_experts; expert = expert.next()) {
-    const std::int32_t count =
-        counts[static_cast<std::size_t>(context_.num_ranks()) + expert.index()];
+    const std::int32_t count = counts[expert.index()];
     if (count <= config_.num_max_tokens_per_rank) continue;
     fail(
         ErrorCode::kInvalidArgument,
@@ -153,11 +159,10 @@ void LowLatencyDispatch::check_repeats(const std::vector<std::int32_t>& counts) 
 }
 
 void LowLatencyDispatch::send_token(std::int64_t token, std::vector<std::uint32_t>& num_sent) {
-  const auto id_at = [&](int k) { return topk_.at(token, k); };
   bool written = false;
-  for (int k = 0; k < topk_.num_topk(); ++k) {
-    if (!is_first_for_rank(map_, id_at, k)) continue;
-    const Rank owner = map_.owner(Expert(static_cast<std::int32_t>(id_at(k))));
+  for (const TokenRoutes::Selection& selection : routes_.of(token)) {
+    if (!selection.is_first) continue;
+    const Rank owner(selection.rank);
     if (context_.signals->masks().is_masked(owner)) continue;
     if (!written) write_row(token);
     written = true;
@@ -185,16 +190,18 @@ void LowLatencyDispatch::write_row(std::int64_t token) const {
 
 void LowLatencyDispatch::write_entry(std::int64_t token, Rank destination,
                                      std::int32_t* entry) const {
-  const int num_topk = topk_.num_topk();
+  const std::span<const TokenRoutes::Selection> selections = routes_.of(token);
+  const std::size_t num_topk = selections.size();
   entry[0] = static_cast<std::int32_t>(token);
   entry[1] = 0;
   auto* const weights = reinterpret_cast<float*>(entry + 2 + num_topk);
-  for (int k = 0; k < num_topk; ++k) {
-    const std::int64_t id = topk_.at(token, k);
-    const auto local = static_cast<std::int32_t>(localize(map_, id, destination));
-    entry[2 + k] = local;
-    const bool here = local != kNoExpert && config_.topk_weights;
-    weights[k] = here ? config_.topk_weights->as<float>()[token * num_topk + k] : 0.0F;
+  const float* const given = config_.topk_weights ? config_.topk_weights->as<float>() +
+                                                        static_cast<std::size_t>(token) * num_topk
+                                                  : nullptr;
+  for (std::size_t k = 0; k < num_topk; ++k) {
+    const bool here = selections[k].leads_to(destination);
+    entry[2 + k] = here ? selections[k].local : kNoExpert;
+    weights[k] = here && given != nullptr ? given[k] : 0.0F;
   }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "backend/cpu/low_latency/low_latency_context.hpp"
+#include "backend/cpu/low_latency/token_routes.hpp"
 #include "backend/cpu/route.hpp"
 #include "protocol/expert_map.hpp"
 
@@ -38,9 +39,10 @@ class LowLatencyDispatch {
     }
   };
 
-  void make_tensors();
+  void make_routing_tensors();
+  void make_row_tensors();
   LowLatencyHeader header() const;
-  void check_repeats(const std::vector<std::int32_t>& counts) const;
+  void check_repeats() const;
   void send_token(std::int64_t token, std::vector<std::uint32_t>& num_sent);
   void write_row(std::int64_t token) const;
   void write_entry(std::int64_t token, Rank destination, std::int32_t* entry) const;
@@ -49,6 +51,7 @@ class LowLatencyDispatch {
   void expand_per_expert();
   void lay_out_experts(std::vector<std::int64_t>& next_row);
   void expand_per_rank();
+  void clear_unused(std::int64_t source, std::int64_t num_used);
   void store_row(const std::byte* row, std::int64_t group, std::int64_t index);
 
   std::atomic_ref<std::uint64_t> outbox_epoch(Rank owner) const;
@@ -61,6 +64,7 @@ class LowLatencyDispatch {
   LowLatencyDispatchConfig config_;
   TopkList topk_;
   ExpertMap map_;
+  TokenRoutes routes_;  // from send() on
   LowLatencyArea area_;
   OutstandingSlot slot_;
   std::shared_ptr<LowLatencyRouting> routing_;

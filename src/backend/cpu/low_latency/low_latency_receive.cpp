@@ -113,14 +113,25 @@ void LowLatencyDispatch::expand_per_expert() {
   }
 }
 
+// The ids and weights of rows that no token of `source` fills.
+void LowLatencyDispatch::clear_unused(std::int64_t source, std::int64_t num_used) {
+  const std::int64_t begin = (source * rows_per_group() + num_used) * topk_.num_topk();
+  const std::int64_t count = (rows_per_group() - num_used) * topk_.num_topk();
+  std::fill_n(result_.recv_topk_idx->view.as<std::int32_t>() + begin, count, kNoExpert);
+  if (!config_.topk_weights) return;
+  std::fill_n(result_.recv_topk_weights->view.as<float>() + begin, count, 0.0F);
+}
+
 void LowLatencyDispatch::expand_per_rank() {
   const int num_topk = topk_.num_topk();
   auto* const ids = result_.recv_topk_idx->view.as<std::int32_t>();
-  std::fill_n(ids, result_.recv_topk_idx->view.num_elements(), kNoExpert);
+  std::fill_n(routing_->layout_range.view.as<std::int64_t>(),
+              routing_->layout_range.view.num_elements(), 0);
   for (std::int64_t source = 0; source < context_.num_ranks(); ++source) {
     const Message& message = messages_[static_cast<std::size_t>(source)];
     routing_->recv_count.view.as<std::int32_t>()[source] =
         static_cast<std::int32_t>(message.num_tokens);
+    clear_unused(source, message.num_tokens);
     for (std::size_t i = 0; i < message.num_tokens; ++i) {
       const std::int32_t* entry = message.entry(i, area_.entry_stride());
       const std::int64_t at = source * rows_per_group() + static_cast<std::int64_t>(i);
