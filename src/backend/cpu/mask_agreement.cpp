@@ -1,31 +1,21 @@
 // Rounds of publishing one's own masks and adopting those of the others, until nothing is new.
 #include "backend/cpu/mask_agreement.hpp"
 
-#include <cstdint>
-
 namespace moelink {
 namespace {
 
-void publish_masks(CpuContext& context, std::uint32_t round) {
-  RankMasks& masks = context.signals->masks();
-  for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
-    if (peer == context.rank || masks.is_masked(peer)) continue;
-    for (Rank rank(0); rank.value() < context.num_ranks(); rank = rank.next()) {
-      context.control->mask_flag(peer, context.epoch, context.rank, rank)
-          .store(masks.is_masked(rank) ? 1 : 0, std::memory_order_relaxed);
-    }
-    context.signals->put(peer, SignalChannel::kMasksPublished,
-                         SignalValue::of(context.epoch, round));
-  }
-}
+// A peer may publish its next round, but not the one after it, while this rank reads its last:
+// rounds in turn use different bits.
+std::uint8_t bit_of(std::uint32_t round) { return static_cast<std::uint8_t>(1U << round % 2); }
 
 // Returns whether the masks of `peer` and of this rank differ; adopts those of the peer.
-bool adopt_masks(CpuContext& context, Rank peer) {
+bool adopt_masks(CpuContext& context, Rank peer, std::uint32_t round) {
   RankMasks& masks = context.signals->masks();
   bool differ = false;
   for (Rank rank(0); rank.value() < context.num_ranks(); rank = rank.next()) {
-    const bool theirs = context.control->mask_flag(context.rank, context.epoch, peer, rank)
-                            .load(std::memory_order_relaxed) != 0;
+    const std::uint8_t flags = context.control->mask_flag(context.rank, context.epoch, peer, rank)
+                                   .load(std::memory_order_relaxed);
+    const bool theirs = (flags & bit_of(round)) != 0;
     differ = differ || theirs != masks.is_masked(rank);
     if (theirs && rank != context.rank) masks.mask(rank);
   }
@@ -33,6 +23,21 @@ bool adopt_masks(CpuContext& context, Rank peer) {
 }
 
 }  // namespace
+
+void publish_masks(CpuContext& context, std::uint32_t round) {
+  RankMasks& masks = context.signals->masks();
+  for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
+    if (peer == context.rank || masks.is_masked(peer)) continue;
+    for (Rank rank(0); rank.value() < context.num_ranks(); rank = rank.next()) {
+      const auto word = context.control->mask_flag(peer, context.epoch, context.rank, rank);
+      const int others = word.load(std::memory_order_relaxed) & ~bit_of(round);
+      const int flags = others | (masks.is_masked(rank) ? bit_of(round) : 0);
+      word.store(static_cast<std::uint8_t>(flags), std::memory_order_relaxed);
+    }
+    context.signals->put(peer, SignalChannel::kMasksPublished,
+                         SignalValue::of(context.epoch, round));
+  }
+}
 
 void agree_on_masks(CpuContext& context, Operation operation) {
   RankMasks& masks = context.signals->masks();
@@ -44,7 +49,7 @@ void agree_on_masks(CpuContext& context, Operation operation) {
       const bool here = context.signals->wait(peer, SignalChannel::kMasksPublished,
                                               SignalValue::of(context.epoch, round),
                                               context.wait_context(operation, Stage::kExchange));
-      differ = !here || adopt_masks(context, peer) || differ;
+      differ = !here || adopt_masks(context, peer, round) || differ;
     }
     if (!differ) return;
   }

@@ -1,6 +1,8 @@
 // Agreement of all ranks that are left about who is left.
 #pragma once
 
+#include <cstdint>
+
 #include "backend/cpu/cpu_context.hpp"
 #include "moelink/trace.hpp"
 
@@ -11,5 +13,8 @@ namespace moelink {
 // is masked too; if another is lost in the very last round, ranks may disagree and the operation
 // ends by timeout.
 void agree_on_masks(CpuContext& context, Operation operation);
+
+// One step of it: tells all unmasked ranks whom this rank has masked, in a round from 1 on.
+void publish_masks(CpuContext& context, std::uint32_t round);
 
 }  // namespace moelink
