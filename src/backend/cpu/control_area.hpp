@@ -39,8 +39,8 @@ class ControlArea {
     return at<std::int32_t>(owner, offset);
   }
 
-  // Whether `source` has masked `rank`, as `owner` learns it in `epoch`: a bit for odd rounds of the
-  // agreement and one for even rounds.
+  // Whether `source` has masked `rank`, as `owner` learns it in `epoch`: a bit for odd rounds of
+  // the agreement and one for even rounds.
   std::atomic_ref<std::uint8_t> mask_flag(Rank owner, Epoch epoch, Rank source, Rank rank) const {
     return std::atomic_ref(*at<std::uint8_t>(owner, layout_.mask_offset(epoch, source, rank)));
   }
