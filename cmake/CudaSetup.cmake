@@ -8,6 +8,7 @@ if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 80 89 90a 100a)
 endif()
 enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
 if(MOELINK_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
   set(CMAKE_CUDA_COMPILER_LAUNCHER "${MOELINK_CCACHE}")
 endif()
@@ -20,4 +21,4 @@ set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 target_compile_options(moelink_build_flags INTERFACE
   $<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;--fmad=false;
-    -Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Wconversion,-ffp-contract=off>)
+    -lineinfo;-Werror=all-warnings;-Xcompiler=-Wall,-Wextra,-Wconversion,-ffp-contract=off>)
