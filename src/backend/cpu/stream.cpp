@@ -1,9 +1,9 @@
-// Execution of stream tasks, and events.
+// Execution of stream tasks, and their events.
 #include "backend/cpu/stream.hpp"
 
 namespace moelink {
 
-void EventState::complete(std::exception_ptr error) {
+void TaskEvent::complete(std::exception_ptr error) {
   {
     const std::lock_guard lock(mutex_);
     pending_ = false;
@@ -12,21 +12,15 @@ void EventState::complete(std::exception_ptr error) {
   completed_.notify_all();
 }
 
-bool EventState::pending() const {
+bool TaskEvent::pending() const {
   const std::lock_guard lock(mutex_);
   return pending_;
 }
 
-void EventState::wait() const {
+void TaskEvent::wait() const {
   std::unique_lock lock(mutex_);
   completed_.wait(lock, [this] { return !pending_; });  // tasks end by their own deadlines
   if (error_) std::rethrow_exception(error_);
-}
-
-bool Event::pending() const { return state_ && state_->pending(); }
-
-void Event::wait() const {
-  if (state_) state_->wait();
 }
 
 Stream::~Stream() {
@@ -39,7 +33,7 @@ Stream::~Stream() {
 }
 
 Event Stream::enqueue(Task task) {
-  auto event = std::make_shared<EventState>();
+  auto event = std::make_shared<TaskEvent>();
   {
     const std::lock_guard lock(mutex_);
     queue_.push_back(Entry{std::move(task), event});

@@ -9,16 +9,17 @@
 #include <mutex>
 #include <thread>
 
+#include "backend/event_state.hpp"
 #include "moelink/event.hpp"
 
 namespace moelink {
 
 // Shared by the task that completes it and by everybody who waits for it.
-class EventState {
+class TaskEvent final : public EventState {
  public:
   void complete(std::exception_ptr error);
-  bool pending() const;
-  void wait() const;  // rethrows the error of complete()
+  bool pending() const override;
+  void wait() const override;  // rethrows the error of complete()
 
  private:
   mutable std::mutex mutex_;
@@ -48,7 +49,7 @@ class Stream {
  private:
   struct Entry {
     Task task;
-    std::shared_ptr<EventState> event;
+    std::shared_ptr<TaskEvent> event;
   };
 
   void serve();
