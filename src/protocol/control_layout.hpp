@@ -55,6 +55,10 @@ struct ExchangeBlock {
   // Dispatch: the two places offered for the receive block (expected, largest).
   // Combine: the tensor or the staging area, and the weights; bytes 0: nothing there.
   WireSpan spans[2];
+  // A selection of the source's top-k list that is no expert: 1 + its index in the list; 0: none.
+  // Set where the list is first read after the call has begun.
+  std::int64_t bad_selection;
+  std::int64_t bad_id;
 };
 
 inline constexpr std::uint64_t kUnlimitedRows = ~std::uint64_t{0};
@@ -117,7 +121,7 @@ struct ControlLayout {
 
 static_assert(sizeof(FaultRecord) == 512);
 static_assert(sizeof(WireSpan) == 16);
-static_assert(sizeof(ExchangeBlock) == kNumDigestFields * 8 + 64);
+static_assert(sizeof(ExchangeBlock) == kNumDigestFields * 8 + 80);
 static_assert(sizeof(ExchangeBlock) % alignof(std::int32_t) == 0);
 
 }  // namespace moelink

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/check.hpp"
+#include "protocol/offer.hpp"
 #include "symm/address_range.hpp"
 
 namespace moelink {
@@ -95,9 +96,9 @@ Arena::Offer Arena::make_offer(std::size_t expected_bytes) {
 }
 
 ArenaSpan Arena::choose(const Offer& offer, std::size_t needed_bytes) {
-  if (needed_bytes <= offer.expected.bytes) return offer.expected;
-  if (needed_bytes <= offer.largest.bytes) return offer.largest;
-  return {};
+  const WireSpan place = choose_place({offer.expected.offset, offer.expected.bytes},
+                                      {offer.largest.offset, offer.largest.bytes}, needed_bytes);
+  return ArenaSpan{place.offset, place.bytes};
 }
 
 std::vector<std::shared_ptr<void>> Arena::settle(const ArenaSpan& chosen,

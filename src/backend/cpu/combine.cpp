@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/combine_digest.hpp"
 #include "backend/cpu/arena_tensor.hpp"
 #include "base/check.hpp"
 #include "base/trace_scope.hpp"
@@ -57,11 +58,7 @@ void CombineOperation::run() {
 
 ExchangeBlock CombineOperation::describe_call() {
   ExchangeBlock block{};
-  block.digest.set(DigestField::kOperation, static_cast<std::int64_t>(Operation::kCombine));
-  block.digest.set(DigestField::kDType, static_cast<std::int64_t>(config_.x.dtype));
-  block.digest.set(DigestField::kHiddenBytes, static_cast<std::int64_t>(row_bytes_));
-  block.digest.set(DigestField::kTopkWeights, config_.topk_weights ? 1 : 0);
-  block.digest.set(DigestField::kHandle, static_cast<std::int64_t>(state_.epoch.value()));
+  block.digest = combine_digest(config_, state_);
   block.num_tokens = static_cast<std::uint64_t>(state_.num_tokens);
   block.spans[1] = publish_weights();
 

@@ -65,6 +65,11 @@ void CpuBackend::break_buffer(Operation operation, const std::string& reason) {
   context_->signals->raise(reason, context_->completed.next());
 }
 
+LayoutResult CpuBackend::query_layout(const LayoutConfig& config) {
+  return moelink::query_layout(TopkList(config.topk_idx), config.num_experts, context_->topology,
+                               context_->rank);
+}
+
 DispatchResult CpuBackend::dispatch(const DispatchConfig& config) {
   return run_dispatch(DispatchOperation::make(*context_, config), nullptr, config.stream);
 }

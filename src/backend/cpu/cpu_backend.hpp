@@ -18,6 +18,7 @@ class CpuBackend final : public Backend {
   CpuBackend(const Group& group, const BufferConfig& config);
   ~CpuBackend() override;
 
+  LayoutResult query_layout(const LayoutConfig& config) override;
   DispatchResult dispatch(const DispatchConfig& config) override;
   DispatchResult dispatch(const CachedDispatchConfig& config) override;
   CombineResult combine(const CombineConfig& config) override;

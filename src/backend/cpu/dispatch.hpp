@@ -4,29 +4,16 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "backend/cpu/cpu_context.hpp"
 #include "backend/cpu/exchange.hpp"
 #include "backend/cpu/route.hpp"
-#include "backend/routing_state.hpp"
+#include "backend/dispatch_call.hpp"
 #include "moelink/results.hpp"
 #include "protocol/receive_layout.hpp"
 
 namespace moelink {
-
-// The inputs of either kind of dispatch.
-struct DispatchInputs {
-  TensorView x;
-  std::optional<TensorView> scales;
-  std::optional<TensorView> topk_weights;
-  TopkList topk;                       // empty when cached or routed by a mask alone
-  std::optional<TensorView> topk_idx;  // the same, for its type
-  std::optional<TensorView> mask;
-  std::optional<TensorView> recv_stats;
-  StreamOptions stream;
-};
 
 // One dispatch in flight. The caller runs begin() and finish() in order, on the stream.
 class DispatchOperation {
@@ -37,19 +24,18 @@ class DispatchOperation {
   static std::shared_ptr<DispatchOperation> make(CpuContext& context,
                                                  const CachedDispatchConfig& config);
 
-  DispatchOperation(CpuContext& context, Operation operation, DispatchInputs inputs,
-                    std::shared_ptr<RoutingState> state);
+  DispatchOperation(CpuContext& context, DispatchCall call);
 
   // With exact sizes the receive tensors exist after begin(). With num_worst_tokens (or a cached
   // handle made with it) they can be made before, by reserve(), and begin() needs no return to the
   // host.
-  bool has_known_size() const { return state_->max_rows > 0; }
+  bool has_known_size() const { return call_.has_known_size(); }
   void reserve();
 
   void begin();   // route, count, exchange, place
   void finish();  // send, signal, receive
 
-  const std::shared_ptr<RoutingState>& state() const { return state_; }
+  const std::shared_ptr<RoutingState>& state() const { return call_.state; }
   // Tensors; their contents are valid after finish().
   DispatchResult result() const;
 
@@ -61,14 +47,9 @@ class DispatchOperation {
     std::byte* part(ReceivePart which) const { return parts[static_cast<std::size_t>(which)]; }
   };
 
-  bool cached() const { return operation_ == Operation::kCachedDispatch; }
-  ReceiveLayout layout_of(Rank rank) const;
-  CallDigest digest() const;
   ExchangeBlock describe_call();
-  ArenaSpan offered_span(const ExchangeBlock& block, Rank rank, std::size_t needed) const;
   void choose_targets(const Exchange& exchange);
-  void check_worst_rows() const;
-  void keep_parts(const ArenaSpan& chosen);
+  ReceiveBlock own_block() const;
 
   void send_tokens(IndexRange tokens) const;
   void send_metadata(std::int64_t token, Rank destination, const Target& target) const;
@@ -83,13 +64,10 @@ class DispatchOperation {
   void clear_rows_of(Rank source) const;
   std::int64_t fill_group_gaps() const;  // returns the end of the last group
   void add_statistics() const;
-  Tensor part_tensor(ReceivePart part, DType dtype, std::int64_t rows, std::int64_t columns) const;
 
   CpuContext& context_;
-  Operation operation_;
-  DispatchInputs inputs_;
-  std::shared_ptr<RoutingState> state_;
-  ReceiveShape shape_;
+  DispatchCall call_;
+  TopkList topk_;  // empty when cached or routed by a mask alone
   Epoch epoch_;
   ArenaSpan reserved_;  // of reserve()
   std::vector<std::shared_ptr<void>> parts_;

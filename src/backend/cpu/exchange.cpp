@@ -2,51 +2,14 @@
 #include "backend/cpu/exchange.hpp"
 
 #include <algorithm>
-#include <string>
 
+#include "backend/call_agreement.hpp"
 #include "backend/cpu/low_latency/low_latency_context.hpp"
 #include "backend/cpu/mask_agreement.hpp"
-#include "base/check.hpp"
 #include "base/trace_scope.hpp"
 
 namespace moelink {
 namespace {
-
-std::string value_text(DigestField field, std::int64_t value) {
-  if (field == DigestField::kOperation) {
-    const auto operation = static_cast<Operation>(value);
-    return operation == Operation::kOpen ? "a low latency call" : operation_name(operation);
-  }
-  const bool is_dtype = field == DigestField::kDType || field == DigestField::kScaleDType ||
-                        field == DigestField::kTopkDType;
-  if (is_dtype) return value < 0 ? "none" : dtype_name(static_cast<DType>(value));
-  if (field == DigestField::kLayout) {
-    return static_cast<Layout>(value) == Layout::kCompact ? "compact" : "expert_major";
-  }
-  return std::to_string(value);
-}
-
-// The lowest rank's call is the yardstick, so that all ranks find the same differences.
-void check_same_call(const Exchange& exchange, Operation operation, Rank self) {
-  Violations violations(fmt::format("{} (rank {}): the ranks' calls differ",
-                                    operation_name(operation), self.value()));
-  const auto yardstick = static_cast<std::size_t>(std::ranges::find(exchange.present, true) -
-                                                  exchange.present.begin());
-  const CallDigest& reference = exchange.blocks[yardstick].digest;
-  for (std::size_t rank = yardstick + 1; rank < exchange.blocks.size(); ++rank) {
-    if (!exchange.present[rank]) continue;
-    const CallDigest& other = exchange.blocks[rank].digest;
-    for (std::size_t i = reference.first_difference(other); i < kNumDigestFields;
-         i = reference.first_difference(other, i + 1)) {
-      const auto field = static_cast<DigestField>(i);
-      violations.require(false, "{} is {} on rank {} but {} on rank {}", kDigestFieldNames[i],
-                         value_text(field, other.values[i]), rank,
-                         value_text(field, reference.values[i]), yardstick);
-      if (field == DigestField::kOperation) break;  // arguments of other calls cannot be compared
-    }
-  }
-  violations.throw_if_any();
-}
 
 // Whether a rank opens an area for the low latency mode.
 bool opens_area(const Exchange& exchange) {
@@ -96,7 +59,7 @@ Exchange exchange_calls(CpuContext& context, Operation operation, const Exchange
     exchange.counts.insert(exchange.counts.end(), row, row + count_row.size());
   }
   if (opens_area(exchange)) context.low_latency->give_up_area();  // even if the calls differ
-  check_same_call(exchange, operation, context.rank);
+  check_same_call(exchange.blocks, exchange.present, operation, context.rank);
   return exchange;
 }
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "base/check.hpp"
+#include "backend/call_agreement.hpp"
 #include "protocol/placement.hpp"
 
 namespace moelink {
@@ -44,9 +44,7 @@ TopkList::TopkList(const TensorView& topk_idx) : view_(topk_idx) {
 
 void check_id(const ExpertMap& map, std::int64_t id, std::int64_t token, int k, Rank rank) {
   if (map.is_valid(id)) return;
-  fail(ErrorCode::kInvalidArgument,
-       "topk_idx[{}, {}] is {} on rank {}: expected -1 or 0 .. num_experts-1, num_experts is {}",
-       token, k, id, rank.value(), map.num_experts);
+  fail_bad_selection(token, k, id, rank, map.num_experts);
 }
 
 std::vector<std::int32_t> route_tokens(const TopkList& topk, const std::uint8_t* mask, Rank rank,
