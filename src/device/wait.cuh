@@ -1,0 +1,92 @@
+// The one primitive with which a kernel waits for another rank or block.
+#pragma once
+
+#include <cstdint>
+
+#include "device/domain.hpp"
+#include "device/memory_order.cuh"
+#include "protocol/signal.hpp"
+
+namespace moelink::device {
+
+// What a wait is for; becomes the text of the error if it fails.
+struct WaitTarget {
+  Operation operation;
+  Stage stage;
+  Rank peer;
+  Epoch epoch;
+};
+
+// Looks after the clock, the host and the peer each so many looks at the word.
+constexpr int kLooksPerClock = 64;
+constexpr int kClocksPerCheck = 16;
+
+// The first caller of a rank fills its fault and tells the peers that it takes no further part.
+__device__ inline void raise_fault(const Domain& domain, const WaitTarget& target, FaultCause cause,
+                                   std::uint64_t expected, std::uint64_t seen) {
+  if (atomicExch(domain.wait.fault_is_claimed, 1U) != 0) return;
+  Fault& fault = *domain.wait.fault;
+  fault.cause = cause;
+  fault.operation = target.operation;
+  fault.stage = target.stage;
+  fault.peer = target.peer.value();
+  fault.epoch = target.epoch;
+  fault.expected = expected;
+  fault.seen = seen;
+  FaultRecord& record = *domain.fault_record(domain.rank);
+  record.text_bytes = 0;
+  record.first_missed = target.epoch;
+  // Release: publishes the record to the peers, the fault to the host.
+  SystemWord<std::uint32_t>(record.raised).store(1, cuda::memory_order_release);
+  SystemWord<std::uint32_t>(fault.raised).store(1, cuda::memory_order_release);
+}
+
+__device__ inline bool has_given_up(const Domain& domain, const WaitTarget& target) {
+  FaultRecord& record = *domain.fault_record(target.peer);
+  if (SystemWord<std::uint32_t>(record.raised).load(cuda::memory_order_acquire) == 0) return false;
+  return record.first_missed <= target.epoch;
+}
+
+// Why a wait that has lasted a while should end now; false: go on.
+__device__ inline bool wait_is_over(const Domain& domain, const WaitTarget& target,
+                                    std::uint64_t start_ns, int round, FaultCause& cause) {
+  cause = FaultCause::kTimeout;
+  if (now_ns() - start_ns > domain.wait.timeout_ns) return true;
+  if (round % kClocksPerCheck != 0) return false;
+  cause = FaultCause::kCancelled;
+  if (SystemWord<std::uint32_t>(*domain.wait.cancelled).load(cuda::memory_order_relaxed) != 0) {
+    return true;
+  }
+  cause = FaultCause::kPeerGaveUp;
+  return target.peer != domain.rank && has_given_up(domain, target);
+}
+
+// Returns true once `word` has reached `value` (acquire: what its writer published is visible to
+// this thread), false after the deadline, or when the peer or the host gives up; the fault is
+// raised then.
+__device__ inline bool wait_for(const Domain& domain, const WaitTarget& target, std::uint64_t* word,
+                                SignalValue value) {
+  std::uint64_t start_ns = 0;
+  for (int round = 0;; ++round) {
+    std::uint64_t seen = 0;
+    for (int look = 0; look < kLooksPerClock; ++look) {
+      seen = load_acquire_sys(word);
+      if (value.reached_by(seen)) return true;
+    }
+    if (start_ns == 0) start_ns = now_ns();
+    FaultCause cause;
+    if (!wait_is_over(domain, target, start_ns, round, cause)) continue;
+    raise_fault(domain, target, cause, value.word(), seen);
+    return false;
+  }
+}
+
+// Waits until `num_blocks` blocks of this grid have added themselves to `counter`. Cannot fail but
+// for a fault of another block, since all blocks of a grid are resident.
+__device__ inline void wait_for_blocks(std::uint32_t& counter, std::uint32_t num_blocks) {
+  const DeviceWord<std::uint32_t> word(counter);
+  while (word.load(cuda::memory_order_acquire) < num_blocks) {
+  }
+}
+
+}  // namespace moelink::device

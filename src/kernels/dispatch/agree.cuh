@@ -1,0 +1,170 @@
+// Block 0's part between counting and placing: the exchange, and where every rank takes its rows.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/dispatch/params.hpp"
+#include "kernels/exchange/exchange.cuh"
+#include "kernels/exchange/report.cuh"
+#include "protocol/offer.hpp"
+#include "protocol/placement.hpp"
+
+namespace moelink::kernels {
+
+// All threads of block 0, once all blocks have counted: the sums of all blocks, into `sums`.
+__device__ inline void sum_partials(const Domain& domain, int num_columns, std::int32_t* sums) {
+  if (threadIdx.x == 0) device::wait_for_blocks(domain.local->num_counted, gridDim.x);
+  __syncthreads();
+  for (int column = static_cast<int>(threadIdx.x); column < num_columns;
+       column += static_cast<int>(blockDim.x)) {
+    std::int32_t sum = 0;
+    for (unsigned block = 0; block < gridDim.x; ++block) {
+      sum += domain.partials[static_cast<int>(block) * num_columns + column];
+    }
+    sums[column] = sum;
+  }
+  __syncthreads();
+}
+
+// All threads of block 0: keeps the exchanged matrix and limits in the handle.
+__device__ inline void keep_counts(const DispatchParams& params, int num_columns) {
+  const Domain& domain = params.domain;
+  const Epoch epoch = current_epoch(domain);
+  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks() * num_columns;
+       i += static_cast<int>(blockDim.x)) {
+    const std::int32_t* const row = domain.count_row(domain.rank, epoch, Rank(i / num_columns));
+    params.routing.counts[i] = row[i % num_columns];
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
+       i += static_cast<int>(blockDim.x)) {
+    const std::uint64_t rows = domain.exchange(domain.rank, epoch, Rank(i))->max_rows;
+    params.max_rows_of_rank[i] = rows == kUnlimitedRows ? 0 : static_cast<std::int64_t>(rows);
+  }
+  __syncthreads();
+}
+
+// All threads of block 0: what the handle tells about the receiving side.
+__device__ inline void describe_receive(const DispatchParams& params) {
+  const Domain& domain = params.domain;
+  const int num_ranks = domain.num_ranks();
+  const CountMatrix matrix{params.routing.counts, num_ranks, params.num_experts};
+  const ExpertMap map = ExpertMap::make(params.num_experts, num_ranks);
+  for (int i = static_cast<int>(threadIdx.x); i < num_ranks * num_ranks;
+       i += static_cast<int>(blockDim.x)) {
+    const Rank source(i / num_ranks);
+    params.routing.rank_prefix_matrix[i] =
+        static_cast<std::int32_t>(matrix.tokens_before(source.next(), Rank(i % num_ranks)));
+  }
+  const int num_local = params.topk.num_topk > 0 ? map.experts_per_rank : 0;
+  for (int i = static_cast<int>(threadIdx.x); i < num_local; i += static_cast<int>(blockDim.x)) {
+    const auto rows =
+        static_cast<std::int32_t>(matrix.num_selections(map.global(domain.rank, LocalExpert(i))));
+    params.routing.recv_tokens_per_expert[i] = rows;
+    if (params.recv_stats != nullptr) params.recv_stats[i] += rows;
+  }
+}
+
+// One warp per destination: padded rows of its experts, and in expert_base where this rank's
+// selections of each begin. Returns the destination's rows, the same at all lanes.
+__device__ inline std::int64_t scan_experts(const DispatchParams& params, Rank destination) {
+  const Domain& domain = params.domain;
+  const CountMatrix matrix{params.routing.counts, domain.num_ranks(), params.num_experts};
+  const ExpertMap map = ExpertMap::make(params.num_experts, domain.num_ranks());
+  const int lane = static_cast<int>(threadIdx.x % warpSize);
+  std::int64_t base = 0;
+  for (int first = 0; first < map.experts_per_rank; first += warpSize) {
+    const int local = first + lane;
+    const bool exists = local < map.experts_per_rank;
+    const Expert expert = map.global(destination, LocalExpert(exists ? local : 0));
+    const std::int64_t rows =
+        exists ? padded_group_rows(matrix, expert, params.expert_alignment) : 0;
+    std::int64_t end = rows;
+    for (int step = 1; step < warpSize; step *= 2) {
+      const std::int64_t lower = __shfl_up_sync(~0U, end, static_cast<unsigned>(step));
+      if (lane >= step) end += lower;
+    }
+    const std::int64_t begin = base + end - rows;
+    if (exists && !params.is_cached()) {
+      domain.expert_base[expert.value()] =
+          static_cast<std::int32_t>(begin + matrix.selections_before(domain.rank, expert));
+    }
+    if (exists && destination == domain.rank) {
+      domain.group_start[local] = static_cast<std::int32_t>(begin);
+    }
+    base += __shfl_sync(~0U, end, warpSize - 1);
+  }
+  if (destination == domain.rank && lane == 0) *domain.num_rows = base;
+  return base;
+}
+
+// One warp per destination: the addresses of its receive parts. False if its rows do not fit.
+__device__ inline bool find_place(const DispatchParams& params, Rank destination) {
+  const Domain& domain = params.domain;
+  const CountMatrix matrix{params.routing.counts, domain.num_ranks(), params.num_experts};
+  const bool compact = params.shape.layout == Layout::kCompact;
+  const std::int64_t tokens = matrix.num_tokens(destination);
+  const std::int64_t rows = compact ? tokens : scan_experts(params, destination);
+  const std::int64_t max_rows = params.max_rows_of_rank[destination.index()];
+  if (max_rows > 0 && rows > max_rows) return false;
+  const ReceiveLayout layout = max_rows > 0 ? ReceiveLayout::make(params.shape, max_rows, max_rows)
+                                            : ReceiveLayout::make(params.shape, rows, tokens);
+  const ExchangeBlock& block = *domain.exchange(domain.rank, current_epoch(domain), destination);
+  const WireSpan place = choose_place(block.spans[0], block.spans[1], layout.total_bytes());
+  if (place.bytes < layout.total_bytes()) return false;
+  if (threadIdx.x % warpSize != 0) return true;
+  std::byte* at = domain.region(destination) + place.offset;
+#pragma unroll
+  for (std::size_t part = 0; part < kNumReceiveParts; ++part) {
+    domain.peers[destination.index()].parts[part] = at;
+    at += layout.part_bytes[part];
+  }
+  return true;
+}
+
+// All threads of block 0.
+__device__ inline bool find_places(const DispatchParams& params) {
+  const int warp = static_cast<int>(threadIdx.x / warpSize);
+  const int num_warps = static_cast<int>(blockDim.x / warpSize);
+  int lacking = 0;
+  for (int i = warp; i < params.domain.num_ranks(); i += num_warps) {
+    if (!find_place(params, Rank(i))) lacking = 1;
+  }
+  return __syncthreads_or(lacking) == 0;
+}
+
+// One thread of block 0, once all blocks have counted.
+__device__ inline ExchangeBlock describe_call(const DispatchParams& params) {
+  ExchangeBlock mine = params.mine;
+  const unsigned long long bad = params.domain.local->bad_selection;
+  if (bad != 0) {
+    const auto index = static_cast<std::int64_t>(~bad);
+    mine.bad_selection = index + 1;
+    mine.bad_id = params.topk.id(index);
+  }
+  return mine;
+}
+
+// All threads of block 0. `sums`: [R + E] in shared memory, this rank's counts.
+__device__ inline void agree(const DispatchParams& params, std::int32_t* sums, int num_columns) {
+  const Domain& domain = params.domain;
+  const int num_counts = params.is_cached() ? 0 : num_columns;
+  __shared__ ExchangeBlock mine;
+  if (threadIdx.x == 0) mine = describe_call(params);
+  __syncthreads();
+  publish_call(domain, mine, sums, num_counts);
+  Verdict verdict = Verdict::kGaveUp;
+  if (domain.local->fault_is_claimed == 0 &&
+      await_all(domain, params.operation, Stage::kExchange, SignalChannel::kExchanged)) {
+    const bool agreed = calls_agree(domain);
+    if (agreed && !params.is_cached()) keep_counts(params, num_columns);
+    verdict = agreed && find_places(params) ? Verdict::kProceed : Verdict::kRefused;
+  }
+  if (verdict == Verdict::kRefused && threadIdx.x == 0) {
+    raise_refusal(domain, params.report, params.operation);
+  }
+  release_blocks(domain, verdict);
+  if (verdict == Verdict::kProceed && !params.is_cached()) describe_receive(params);
+  write_report(domain, params.report, verdict, num_counts);
+}
+
+}  // namespace moelink::kernels

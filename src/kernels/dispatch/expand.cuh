@@ -1,0 +1,134 @@
+// Roles after delivery: rows of further local experts are copied, unused rows are filled.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/dispatch/params.hpp"
+#include "kernels/dispatch/send.cuh"
+#include "protocol/counts.hpp"
+#include "protocol/expert_map.hpp"
+
+namespace moelink::kernels {
+
+__device__ inline CountMatrix count_matrix(const DispatchParams& params) {
+  return CountMatrix{params.routing.counts, params.domain.num_ranks(), params.num_experts};
+}
+
+// Compact rows that came from other ranks, numbered without those of the own tokens, whose rows
+// are complete.
+struct ForeignTokens {
+  std::int64_t own_begin;
+  std::int64_t own_count;
+  std::int64_t count;
+
+  __device__ static ForeignTokens of(const CountMatrix& counts, Rank own) {
+    const std::int64_t own_count = counts.tokens(own, own);
+    return {counts.tokens_before(own, own), own_count, counts.num_tokens(own) - own_count};
+  }
+  __device__ std::int64_t token(std::int64_t i) const { return i < own_begin ? i : i + own_count; }
+};
+
+// One warp: copies the rows that arrived for several local experts to where the senders have not
+// written them. `pieces` runs over `foreign`.
+__device__ inline void expand_rows(const DispatchParams& params, Pipe& pipe,
+                                   const ForeignTokens& foreign, const PieceSequence& pieces) {
+  const device::PeerParts& own = params.domain.peers[params.domain.rank.index()];
+  const std::int32_t* const rows =
+      params.is_cached() ? params.recv_expert_row
+                         : reinterpret_cast<const std::int32_t*>(own.part(ReceivePart::kExpertRow));
+  std::byte* const payload = own.part(ReceivePart::kPayload);
+  const int num_topk = params.topk.num_topk;
+  const int lane = static_cast<int>(threadIdx.x % warpSize);
+  const auto row_of_lane = [&](std::int64_t i) {
+    return lane < num_topk ? rows[foreign.token(i) * num_topk + lane]
+                           : static_cast<std::int32_t>(kNoRow);
+  };
+  const auto first_lane = [](std::int32_t row) {
+    return __ffs(static_cast<int>(__ballot_sync(~0U, row != kNoRow))) - 1;
+  };
+  const auto source = [&](std::int64_t i) {
+    const std::int32_t row = row_of_lane(i);
+    const std::int32_t first = __shfl_sync(~0U, row, first_lane(row));
+    return payload + static_cast<std::size_t>(first) * params.shape.row_bytes;
+  };
+  carry_rows(pipe, pieces, source,
+             [&](std::int64_t step, std::int64_t i, std::size_t offset, std::size_t bytes) {
+               const std::int32_t row = row_of_lane(i);
+               const int first = first_lane(row);  // by all lanes
+               const bool copies = row != kNoRow && lane != first;
+               std::byte* const to =
+                   payload + static_cast<std::size_t>(row) * params.shape.row_bytes + offset;
+               pipe.put(step, copies ? to : nullptr, bytes);
+             });
+}
+
+struct RowRangeToFill {
+  std::int64_t begin;
+  std::int64_t end;
+};
+
+// All threads of a block. T: the widest type that divides row_bytes.
+template <class T>
+__device__ void fill_rows_as(std::byte* base, RowRangeToFill rows, std::size_t row_bytes, T value) {
+  const std::size_t end = static_cast<std::size_t>(rows.end) * row_bytes / sizeof(T);
+  for (std::size_t i = static_cast<std::size_t>(rows.begin) * row_bytes / sizeof(T) + threadIdx.x;
+       i < end; i += blockDim.x) {
+    reinterpret_cast<T*>(base)[i] = value;
+  }
+}
+
+// All threads of a block: writes zeros, or -1, to a range of rows of one part.
+__device__ inline void fill_rows(const DispatchParams& params, ReceivePart part,
+                                 RowRangeToFill rows, std::size_t row_bytes, int value) {
+  if (row_bytes == 0) return;
+  std::byte* const base = params.domain.peers[params.domain.rank.index()].part(part);
+  if (row_bytes % sizeof(int4) == 0) {
+    fill_rows_as(base, rows, row_bytes, make_int4(value, value, value, value));
+  } else if (row_bytes % sizeof(int) == 0) {
+    fill_rows_as(base, rows, row_bytes, value);
+  } else {
+    fill_rows_as(base, rows, row_bytes, static_cast<signed char>(value));
+  }
+}
+
+// All threads of a block: the rows between the selections of one local expert and the next group.
+__device__ inline void fill_gap(const DispatchParams& params, const ExpertMap& map,
+                                LocalExpert local) {
+  const std::int64_t count =
+      count_matrix(params).num_selections(map.global(params.domain.rank, local));
+  const std::int64_t begin = params.domain.group_start[local.index()];
+  const RowRangeToFill gap{begin + count, begin + align_up(count, params.expert_alignment)};
+  if (params.padding == Padding::kZero) {
+    fill_rows(params, ReceivePart::kPayload, gap, params.shape.row_bytes, 0);
+    fill_rows(params, ReceivePart::kScales, gap, params.shape.scale_bytes, 0);
+  }
+  fill_rows(params, ReceivePart::kTopkWeights, gap, params.shape.weight_bytes, 0);
+}
+
+// All threads of block `index` of `count`: the rows behind the last one in use.
+__device__ inline void fill_tail(const DispatchParams& params, int index, int count) {
+  const std::int64_t max_rows = params.max_rows_of_rank[params.domain.rank.index()];
+  if (max_rows == 0) return;
+  const bool compact = params.shape.layout == Layout::kCompact;
+  const std::int64_t used =
+      compact ? count_matrix(params).num_tokens(params.domain.rank) : *params.domain.num_rows;
+  const TokenRange part = part_of({used, max_rows}, index, count);
+  const RowRangeToFill rows{part.begin, part.end};
+  const std::size_t per_row = compact ? params.shape.num_topk : 1;
+  fill_rows(params, ReceivePart::kTopkWeights, rows, per_row * params.shape.weight_bytes, 0);
+  if (!compact) return;
+  fill_rows(params, ReceivePart::kTopkIdx, rows, per_row * params.shape.index_bytes, -1);
+}
+
+// All threads of a block: its share of the expert-major rows that nobody has sent.
+__device__ inline void fill_unused(const DispatchParams& params) {
+  const int index = static_cast<int>(blockIdx.x);
+  const int count = static_cast<int>(gridDim.x);
+  fill_tail(params, index, count);
+  const ExpertMap map = ExpertMap::make(params.num_experts, params.domain.num_ranks());
+  for (int local = index; local < map.experts_per_rank; local += count) {
+    fill_gap(params, map, LocalExpert(local));
+  }
+}
+
+}  // namespace moelink::kernels

@@ -1,0 +1,137 @@
+// The start of every operation: block 0 tells the peers about the call and hears about theirs.
+#pragma once
+
+#include <cstdint>
+
+#include "device/domain.hpp"
+#include "device/memory_order.cuh"
+#include "device/wait.cuh"
+#include "protocol/counts.hpp"
+#include "protocol/signal.hpp"
+
+namespace moelink::kernels {
+
+using device::Domain;
+using device::Verdict;
+
+// The operation that the grid carries out.
+__device__ inline Epoch current_epoch(const Domain& domain) {
+  return Epoch(domain.local->epoch + 1);
+}
+
+// All threads of block 0. Writes `mine` and `num_counts` counts into every peer's region, then
+// tells them. Release: publishes also everything that earlier kernels on this stream have written.
+__device__ inline void publish_call(const Domain& domain, const ExchangeBlock& mine,
+                                    const std::int32_t* counts, int num_counts) {
+  const Epoch epoch = current_epoch(domain);
+  constexpr int kWords = sizeof(ExchangeBlock) / sizeof(std::uint64_t);
+  const auto* const words = reinterpret_cast<const std::uint64_t*>(&mine);
+  for (Rank peer(0); peer.value() < domain.num_ranks(); peer = peer.next()) {
+    auto* const block = reinterpret_cast<std::uint64_t*>(domain.exchange(peer, epoch, domain.rank));
+    std::int32_t* const row = domain.count_row(peer, epoch, domain.rank);
+    for (int i = static_cast<int>(threadIdx.x); i < kWords; i += static_cast<int>(blockDim.x)) {
+      block[i] = words[i];
+    }
+    for (int i = static_cast<int>(threadIdx.x); i < num_counts; i += static_cast<int>(blockDim.x)) {
+      row[i] = counts[i];
+    }
+  }
+  __syncthreads();
+  const SignalValue done = SignalValue::of(epoch, kDone);
+  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
+       i += static_cast<int>(blockDim.x)) {
+    device::fence_sys();
+    std::uint64_t* const word = domain.signal(Rank(i), SignalChannel::kExchanged, domain.rank);
+    device::SystemWord<std::uint64_t>(*word).store(done.word(), cuda::memory_order_release);
+  }
+}
+
+// All threads of one block. True at all of them once every rank's word of `channel` has reached
+// the operation's value; false at all of them if one did not come.
+__device__ inline bool await_all(const Domain& domain, Operation operation, Stage stage,
+                                 SignalChannel channel) {
+  const Epoch epoch = current_epoch(domain);
+  int missing = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
+       i += static_cast<int>(blockDim.x)) {
+    const device::WaitTarget target{operation, stage, Rank(i), epoch};
+    std::uint64_t* const word = domain.signal(domain.rank, channel, Rank(i));
+    if (!device::wait_for(domain, target, word, SignalValue::of(epoch, kDone))) missing = 1;
+  }
+  return __syncthreads_or(missing) == 0;
+}
+
+// All threads of one block: tells all ranks that the operation has passed `channel`.
+__device__ inline void signal_all(const Domain& domain, SignalChannel channel) {
+  const SignalValue done = SignalValue::of(current_epoch(domain), kDone);
+  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
+       i += static_cast<int>(blockDim.x)) {
+    device::fence_sys();
+    std::uint64_t* const word = domain.signal(Rank(i), channel, domain.rank);
+    device::SystemWord<std::uint64_t>(*word).store(done.word(), cuda::memory_order_release);
+  }
+}
+
+// All threads of block 0, after the peers' blocks have arrived: whether the ranks' calls agree and
+// all selections are experts. All ranks come to the same answer.
+__device__ inline bool calls_agree(const Domain& domain) {
+  const Epoch epoch = current_epoch(domain);
+  const ExchangeBlock& first = *domain.exchange(domain.rank, epoch, Rank(0));
+  int differs = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
+       i += static_cast<int>(blockDim.x)) {
+    const ExchangeBlock& other = *domain.exchange(domain.rank, epoch, Rank(i));
+    if (first.digest.first_difference(other.digest) < kNumDigestFields) differs = 1;
+    if (other.bad_selection != 0) differs = 1;
+  }
+  return __syncthreads_or(differs) == 0;
+}
+
+// Block 0 tells the other blocks how the exchange has ended. Release: publishes what it has
+// written for them.
+__device__ inline void release_blocks(const Domain& domain, Verdict verdict) {
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  domain.local->verdict = verdict;
+  const device::DeviceWord<std::uint64_t> word(domain.local->exchanged);
+  word.store(current_epoch(domain).value(), cuda::memory_order_release);
+}
+
+// All threads of a block: waits until block 0 has released it.
+__device__ inline Verdict await_release(const Domain& domain) {
+  if (threadIdx.x == 0) {
+    const device::DeviceWord<std::uint64_t> word(domain.local->exchanged);
+    const std::uint64_t epoch = current_epoch(domain).value();
+    while (word.load(cuda::memory_order_acquire) < epoch) {
+    }
+  }
+  __syncthreads();
+  return *static_cast<volatile Verdict*>(&domain.local->verdict);
+}
+
+// All threads of a block, when it has done its part. True in the block that is the last to come:
+// what all blocks have written is visible to it then. That block must call end_operation().
+__device__ inline bool is_last_block(const Domain& domain) {
+  __shared__ bool last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    device::fence_sys();  // this block's rows before the signal of the last block
+    const device::DeviceWord<std::uint32_t> done(domain.local->num_done);
+    last = done.fetch_add(1, cuda::memory_order_acq_rel) + 1 == gridDim.x;
+    if (last) device::fence_sys();
+  }
+  __syncthreads();
+  return last;
+}
+
+// The last block, after its last use of current_epoch().
+__device__ inline void end_operation(const Domain& domain) {
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  domain.local->num_counted = 0;
+  domain.local->num_done = 0;
+  domain.local->bad_selection = 0;
+  domain.local->epoch += 1;
+}
+
+}  // namespace moelink::kernels
