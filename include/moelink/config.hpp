@@ -34,13 +34,24 @@ enum class Survival : std::uint8_t {
   kMask,   // the peer is masked, a warning is logged, and the operation goes on without it
 };
 
+enum class DeviceKind : std::uint8_t { kCpu, kCuda };
+
+// Where the tensors of a buffer live.
+struct Device {
+  DeviceKind kind = DeviceKind::kCpu;
+  int index = 0;  // CUDA device
+};
+
 struct BufferConfig {
+  Device device;
   // Largest payload of one row in bytes; 0: any. Larger rows are refused with a clear error.
   std::size_t hidden_bytes = 0;
-  // Most symmetric memory that this rank may use; 0: what the machine has.
+  // Most symmetric memory that this rank may use; 0: what the machine has, and 1 GiB on a GPU,
+  // where it is taken when the buffer is made.
   std::size_t max_symmetric_bytes = 0;
   int max_num_experts = 2048;
-  // Threads that one operation may use: 0: the cores that this rank can call its own.
+  // Threads that one operation may use, on a GPU: streaming multiprocessors. 0: the cores that this
+  // rank can call its own; on a GPU 24, or fewer if other ranks share it.
   int num_workers = 0;
   // Longest wait for a peer inside one operation; 0: the group's.
   std::chrono::milliseconds timeout{0};
@@ -54,11 +65,16 @@ struct StreamOptions {
   Event previous_event;
   // 0: the buffer's.
   int num_workers = 0;
+  // CUDA backend: the cudaStream_t of the caller. The operation runs behind what is enqueued there
+  // (with previous_event: behind that event only), and with kSync later work there sees the
+  // results. Null: the legacy default stream.
+  void* cuda_stream = nullptr;
 };
 
 struct LayoutConfig {
   TensorView topk_idx;  // int64 or int32 [T, K], -1 = no selection
   int num_experts = 0;
+  void* cuda_stream = nullptr;  // as in StreamOptions
 };
 
 struct DispatchConfig {

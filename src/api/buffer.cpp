@@ -3,7 +3,6 @@
 
 #include "api/validate.hpp"
 #include "backend/backend.hpp"
-#include "backend/cpu/route.hpp"
 #include "backend/routing_state.hpp"
 #include "protocol/low_latency_layout.hpp"
 #include "symm/arena.hpp"
@@ -26,7 +25,8 @@ HandleOrigin origin_of(const Backend& backend,
 Buffer::Buffer(Group group, const BufferConfig& config)
     : group_(std::move(group)), config_(config) {
   validate(config_, group_);
-  backend_ = make_cpu_backend(group_, config_);
+  backend_ = config_.device.kind == DeviceKind::kCuda ? make_cuda_backend(group_, config_)
+                                                      : make_cpu_backend(group_, config_);
 }
 
 Buffer::~Buffer() = default;
@@ -35,8 +35,7 @@ Buffer& Buffer::operator=(Buffer&&) noexcept = default;
 
 LayoutResult Buffer::query_layout(const LayoutConfig& config) const {
   validate(config, config_, group_);
-  return moelink::query_layout(TopkList(config.topk_idx), config.num_experts, group_.topology(),
-                               group_.rank());
+  return backend_->query_layout(config);
 }
 
 DispatchResult Buffer::dispatch(const DispatchConfig& config) {

@@ -20,6 +20,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
+  virtual LayoutResult query_layout(const LayoutConfig& config) = 0;  // local
   virtual DispatchResult dispatch(const DispatchConfig& config) = 0;
   virtual DispatchResult dispatch(const CachedDispatchConfig& config) = 0;
   virtual CombineResult combine(const CombineConfig& config) = 0;
@@ -42,5 +43,6 @@ class Backend {
 
 // Collective. Throws Error(kUnsupported) when this build or machine lacks the backend.
 std::unique_ptr<Backend> make_cpu_backend(const Group& group, const BufferConfig& config);
+std::unique_ptr<Backend> make_cuda_backend(const Group& group, const BufferConfig& config);
 
 }  // namespace moelink

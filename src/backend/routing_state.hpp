@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <vector>
 
 #include "moelink/config.hpp"
@@ -10,6 +12,8 @@
 #include "protocol/expert_map.hpp"
 
 namespace moelink {
+
+struct CudaRouting;  // backend/cuda/cuda_routing.hpp
 
 // Filled by the dispatch that makes it, constant once that is complete.
 struct RoutingState {
@@ -41,6 +45,11 @@ struct RoutingState {
   std::vector<std::int32_t>
       topk_owner;  // [T, K]: rank of each selection that was sent, -1 otherwise
   std::vector<std::int32_t> expert_row;  // [T, K]: row at that rank, expert-major only
+
+  std::shared_ptr<CudaRouting> cuda;  // the CUDA backend's: the lists above are empty then
+  // Set while the host does not know yet what has been received: waits for the dispatch, and fills
+  // in num_recv_tokens, recv_src_token and recv_expert_row.
+  std::function<void()> settle;
 
   CountMatrix count_matrix() const { return CountMatrix{counts.data(), num_ranks, num_experts}; }
   ExpertMap expert_map() const { return ExpertMap::make(num_experts, num_ranks); }

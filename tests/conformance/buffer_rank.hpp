@@ -2,6 +2,7 @@
 // reference.
 #pragma once
 
+#include <chrono>
 #include <cstring>
 #include <functional>
 #include <initializer_list>
@@ -27,6 +28,7 @@ struct BufferKind {
   std::shared_ptr<void> (*allocate)(std::size_t bytes);
   void (*upload)(void* to, const void* from, std::size_t bytes);
   void (*download)(void* to, const void* from, std::size_t bytes);
+  Device device{};
 
   friend std::ostream& operator<<(std::ostream& out, const BufferKind& kind) {
     return out << kind.name;
@@ -76,7 +78,7 @@ struct CombineArguments {
 class BufferRank {
  public:
   BufferRank(const BufferKind& kind, Group group, const BufferConfig& config)
-      : kind_(kind), buffer(std::move(group), config) {}
+      : kind_(kind), buffer(std::move(group), on_device(kind, config)) {}
 
   int rank() const { return buffer.group().rank().value(); }
   int num_ranks() const { return buffer.group().num_ranks(); }
@@ -104,6 +106,13 @@ class BufferRank {
                  std::initializer_list<std::int64_t> shape) const;
 
  private:
+  static BufferConfig on_device(const BufferKind& kind, BufferConfig config) {
+    config.device = kind.device;
+    if (kind.device.kind == DeviceKind::kCpu) return config;
+    if (config.max_symmetric_bytes == 0) config.max_symmetric_bytes = std::size_t{128} << 20;
+    if (config.timeout.count() == 0) config.timeout = std::chrono::seconds(10);
+    return config;
+  }
   void check_handle(const BufferCase& one, const Problem& problem, const ReceivedRows& expected,
                     const Routing& handle) const;
   void check_sent(const Problem& problem, const Routing& handle) const;

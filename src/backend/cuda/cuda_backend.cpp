@@ -1,0 +1,234 @@
+// Runs operations, and breaks the buffer when ranks fall out of step.
+#include "backend/cuda/cuda_backend.hpp"
+
+#include <cstring>
+
+#include "backend/call_agreement.hpp"
+#include "backend/cuda/await_report.hpp"
+#include "backend/cuda/cuda_combine.hpp"
+#include "backend/cuda/cuda_dispatch.hpp"
+#include "backend/cuda/device_checks.hpp"
+#include "base/check.hpp"
+#include "base/log.hpp"
+#include "base/trace_scope.hpp"
+#include "kernels/barrier/launch.hpp"
+#include "kernels/layout/launch.hpp"
+#include "moelink/routing.hpp"
+
+namespace moelink {
+
+std::unique_ptr<Backend> make_cuda_backend(const Group& group, const BufferConfig& config) {
+  return std::make_unique<CudaBackend>(group, config);
+}
+
+CudaBackend::CudaBackend(const Group& group, const BufferConfig& config)
+    : context_(open_cuda_context(group, config)) {}
+
+CudaBackend::~CudaBackend() {
+  if (phase_ == Phase::kOpen) tell_departure("its buffer was destroyed without close()");
+  context_->memory->announce_departure();
+}
+
+void CudaBackend::tell_departure(const std::string& reason) noexcept {
+  try {
+    const DeviceScope device(context_->device);
+    context_->order->synchronize();  // what has been called is finished first
+    FaultRecord record{};
+    const std::size_t length = std::min(reason.size(), FaultRecord::kMaxText);
+    std::memcpy(record.text, reason.data(), length);
+    record.text_bytes = static_cast<std::uint32_t>(length);
+    std::uint64_t completed = 0;
+    check_cuda(cudaMemcpy(&completed, &context_->domain.local->epoch, sizeof(completed),
+                          cudaMemcpyDeviceToHost),
+               "read how far this rank has come");
+    record.first_missed = Epoch(completed).next();
+    std::byte* const place = context_->memory->local() + ControlLayout::fault_offset();
+    check_cuda(cudaMemcpy(place, &record, sizeof(record), cudaMemcpyHostToDevice),
+               "tell the peers of a fault");
+    record.raised = 1;
+    check_cuda(cudaMemcpy(place, &record.raised, sizeof(record.raised), cudaMemcpyHostToDevice),
+               "tell the peers of a fault");
+  } catch (const std::exception& error) {
+    log(LogLevel::kWarning, "rank {}: {}", context_->rank.value(), error.what());
+  }
+}
+
+void CudaBackend::guarded(Operation operation, const std::function<void()>& step) {
+  {
+    const std::lock_guard lock(phase_mutex_);
+    if (phase_ == Phase::kClosed) {
+      fail(ErrorCode::kInvalidArgument, "{} (rank {}): the buffer is closed",
+           operation_name(operation), context_->rank.value());
+    }
+    if (phase_ == Phase::kBroken) {
+      fail(ErrorCode::kPeerLost, "{} (rank {}): the buffer is broken by an earlier failure: {}",
+           operation_name(operation), context_->rank.value(), broken_reason_);
+    }
+  }
+  const DeviceScope device(context_->device);
+  try {
+    context_->check_fault();
+    step();
+  } catch (const Error& error) {
+    // Errors of arguments arise before anything is sent or alike at all ranks: nothing is broken.
+    const bool harmless =
+        error.code() == ErrorCode::kInvalidArgument || error.code() == ErrorCode::kUnsupported;
+    const std::lock_guard lock(phase_mutex_);
+    if (!harmless && phase_ == Phase::kOpen) {
+      phase_ = Phase::kBroken;
+      broken_reason_ = error.what();
+      log(LogLevel::kError, "rank {}: {} failed: {}", context_->rank.value(),
+          operation_name(operation), error.what());
+    }
+    throw;
+  }
+}
+
+LayoutResult CudaBackend::query_layout(const LayoutConfig& config) {
+  LayoutResult result;
+  guarded(Operation::kQueryLayout, [&] {
+    Violations violations(fmt::format("query_layout (rank {})", context_->rank.value()));
+    require_on_device(violations, "topk_idx", config.topk_idx, context_->device, 4);
+    violations.throw_if_any();
+    const Topology& topology = context_->topology;
+    kernels::LayoutParams params;
+    params.topology = topology;
+    params.num_tokens = config.topk_idx.shape[0];
+    params.num_experts = config.num_experts;
+    params.topk.ids = config.topk_idx.data;
+    params.topk.num_topk = static_cast<std::int32_t>(config.topk_idx.shape[1]);
+    params.topk.id_bytes = static_cast<std::int32_t>(dtype_size(config.topk_idx.dtype));
+    const StreamOptions options{.cuda_stream = config.cuda_stream};
+    cudaStream_t const stream = context_->order->begin(options);
+    const auto zeros = [&](std::int64_t count) {
+      Tensor tensor = context_->make_tensor(DType::kInt32, {count});
+      check_cuda(cudaMemsetAsync(tensor.view.data, 0, tensor.view.num_bytes(), stream),
+                 "clear counters");
+      return tensor;
+    };
+    result.num_tokens_per_rank = zeros(topology.num_ranks);
+    result.num_tokens_per_node = zeros(topology.num_nodes);
+    result.num_tokens_per_expert = zeros(config.num_experts);
+    const Tensor bad = zeros(2);
+    result.is_token_in_rank =
+        context_->make_tensor(DType::kBool, {params.num_tokens, topology.num_ranks});
+    params.tokens_per_rank = result.num_tokens_per_rank.view.as<std::int32_t>();
+    params.tokens_per_node = result.num_tokens_per_node.view.as<std::int32_t>();
+    params.tokens_per_expert = result.num_tokens_per_expert.view.as<std::int32_t>();
+    params.is_token_in_rank = result.is_token_in_rank.view.as<std::uint8_t>();
+    params.bad_selection = bad.view.as<unsigned long long>();
+    kernels::launch_layout(params, context_->limits.num_free_blocks, stream);
+    context_->order->end(options);
+    context_->order->await_results(options);
+  });
+  return result;
+}
+
+DispatchResult CudaBackend::dispatch(const DispatchConfig& config) {
+  return run_dispatch(
+      DispatchCall::make(context_->id, context_->rank, context_->num_ranks(), config), nullptr);
+}
+
+DispatchResult CudaBackend::dispatch(const CachedDispatchConfig& config) {
+  return run_dispatch(DispatchCall::make(context_->rank, config), config.handle);
+}
+
+DispatchResult CudaBackend::run_dispatch(DispatchCall call, std::shared_ptr<const Routing> handle) {
+  DispatchResult result;
+  guarded(call.operation, [&] {
+    const TraceScope scope(call.operation, Stage::kSend, context_->rank);
+    const std::shared_ptr<RoutingState> state = call.state;
+    const StreamOptions options = call.inputs.stream;
+    result = CudaDispatch(*context_, std::move(call)).run();
+    context_->order->await_results(options);
+    context_->check_fault();
+    result.handle = handle ? std::move(handle) : std::make_shared<const Routing>(state);
+  });
+  return result;
+}
+
+CombineResult CudaBackend::combine(const CombineConfig& config) {
+  CombineResult result;
+  guarded(Operation::kCombine, [&] {
+    const TraceScope scope(Operation::kCombine, Stage::kReduce, context_->rank);
+    result = CudaCombine(*context_, config).run();
+    context_->order->await_results(config.stream);
+    context_->check_fault();
+  });
+  return result;
+}
+
+void CudaBackend::fail_unsupported(const char* what) const {
+  fail(ErrorCode::kUnsupported, "{} (rank {}): not available on CUDA yet; use the CPU backend",
+       what, context_->rank.value());
+}
+
+LowLatencyDispatchResult CudaBackend::low_latency_dispatch(const LowLatencyDispatchConfig&) {
+  fail_unsupported(operation_name(Operation::kLowLatencyDispatch));
+}
+LowLatencyCombineResult CudaBackend::low_latency_combine(const LowLatencyCombineConfig&) {
+  fail_unsupported(operation_name(Operation::kLowLatencyCombine));
+}
+Tensor CudaBackend::low_latency_combine_buffer(const LowLatencyRouting&) {
+  fail_unsupported("low_latency_combine_buffer");
+}
+void CudaBackend::clean_low_latency() { fail_unsupported("clean_low_latency"); }
+void CudaBackend::set_mask(Rank, Mask mask) {
+  if (mask == Mask::kSet) fail_unsupported("mask_rank");
+}
+bool CudaBackend::is_masked(Rank) const { return false; }
+
+Tensor CudaBackend::empty(DType dtype, std::initializer_list<std::int64_t> shape) {
+  const DeviceScope device(context_->device);
+  return context_->make_tensor(dtype, shape);
+}
+
+void CudaBackend::barrier() {
+  guarded(Operation::kBarrier, [this] {
+    ExchangeBlock mine{};
+    mine.digest.set(DigestField::kOperation, static_cast<std::int64_t>(Operation::kBarrier));
+    const kernels::ReportTarget target = begin_report(*context_);
+    context_->epoch = context_->epoch.next();
+    // On the buffer's own stream, so that only the operations themselves come before it.
+    const StreamOptions options{.completion = Completion::kAsync};
+    cudaStream_t const stream = context_->order->begin(options);
+    kernels::launch_barrier(context_->domain, mine, target, stream);
+    const Event done = context_->order->end(options);
+    const kernels::Report& report = await_report(*context_, target, stream);
+    const auto num_ranks = static_cast<std::size_t>(context_->num_ranks());
+    check_same_call({const_cast<kernels::Report&>(report).blocks(), num_ranks},
+                    std::vector<bool>(num_ranks, true), Operation::kBarrier, context_->rank);
+    done.wait();
+  });
+}
+
+void CudaBackend::close() {
+  {
+    const std::lock_guard lock(phase_mutex_);
+    if (phase_ == Phase::kClosed) return;
+    if (phase_ == Phase::kBroken) {
+      phase_ = Phase::kClosed;
+      context_->memory->announce_departure();
+      return;
+    }
+  }
+  barrier();
+  const std::lock_guard lock(phase_mutex_);
+  phase_ = Phase::kClosed;
+  context_->memory->announce_departure();
+}
+
+MemoryStatistics CudaBackend::memory_statistics() const {
+  const ArenaStatistics arena = context_->arena->statistics();
+  MemoryStatistics statistics;
+  statistics.control_bytes = align_up(context_->layout.total_bytes(), std::size_t{4096});
+  statistics.symmetric_bytes = context_->memory->size_bytes();
+  statistics.live_bytes = arena.live_bytes;
+  statistics.peak_live_bytes = arena.peak_live_bytes;
+  statistics.capacity_bytes = arena.capacity_bytes;
+  statistics.num_window_misses = context_->num_window_misses;
+  statistics.num_staged_combines = context_->num_staged_combines;
+  return statistics;
+}
+
+}  // namespace moelink

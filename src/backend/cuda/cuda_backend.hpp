@@ -1,0 +1,54 @@
+// The CUDA backend: ranks have GPUs, or shares of one, that reach each other's memory.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "backend/backend.hpp"
+#include "backend/cuda/cuda_context.hpp"
+#include "backend/dispatch_call.hpp"
+
+namespace moelink {
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend(const Group& group, const BufferConfig& config);
+  ~CudaBackend() override;
+
+  LayoutResult query_layout(const LayoutConfig& config) override;
+  DispatchResult dispatch(const DispatchConfig& config) override;
+  DispatchResult dispatch(const CachedDispatchConfig& config) override;
+  CombineResult combine(const CombineConfig& config) override;
+  // Not there yet on this backend: these throw Error(kUnsupported).
+  LowLatencyDispatchResult low_latency_dispatch(const LowLatencyDispatchConfig& config) override;
+  LowLatencyCombineResult low_latency_combine(const LowLatencyCombineConfig& config) override;
+  Tensor low_latency_combine_buffer(const LowLatencyRouting& handle) override;
+  void clean_low_latency() override;
+  void set_mask(Rank rank, Mask mask) override;
+
+  bool is_masked(Rank rank) const override;
+  Tensor empty(DType dtype, std::initializer_list<std::int64_t> shape) override;
+  void barrier() override;
+  void close() override;
+  bool owns(std::uint64_t owner) const override { return owner == context_->id; }
+  MemoryStatistics memory_statistics() const override;
+
+ private:
+  // Runs one operation with the device current. Errors but those of arguments break the buffer.
+  void guarded(Operation operation, const std::function<void()>& step);
+  DispatchResult run_dispatch(DispatchCall call, std::shared_ptr<const Routing> handle);
+  [[noreturn]] void fail_unsupported(const char* what) const;
+  // Tells the peers, as far as they still listen, that this rank takes no further part.
+  void tell_departure(const std::string& reason) noexcept;
+
+  enum class Phase { kOpen, kBroken, kClosed };
+
+  std::mutex phase_mutex_;
+  Phase phase_ = Phase::kOpen;
+  std::string broken_reason_;
+  std::unique_ptr<CudaContext> context_;
+};
+
+}  // namespace moelink

@@ -1,0 +1,71 @@
+// What the operations of one CUDA buffer share.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "backend/cuda/stream_order.hpp"
+#include "device/domain.hpp"
+#include "device/launch_limits.hpp"
+#include "kernels/exchange/report.hpp"
+#include "moelink/config.hpp"
+#include "moelink/group.hpp"
+#include "symm/arena.hpp"
+#include "symm/symmetric_memory.hpp"
+
+namespace moelink {
+
+// Pinned memory that kernels and host share; a report follows it.
+struct HostMailbox {
+  device::Fault fault;
+  std::uint32_t cancelled;  // written by the host: all waits of this rank's kernels end
+};
+
+struct CudaContext {
+  std::uint64_t id = 0;  // of the buffer, unique in this process
+  Rank rank;
+  Topology topology;
+  int device = 0;
+  std::chrono::milliseconds timeout{0};
+  int max_num_experts = 0;
+
+  std::shared_ptr<SymmetricMemory> memory;
+  ControlLayout layout;
+  std::shared_ptr<Arena> arena;  // receive tensors, handles, results
+  std::shared_ptr<StreamOrder> order;
+  std::shared_ptr<std::byte> device_state;  // everything that `domain` points to
+  std::shared_ptr<std::byte> pinned;        // a HostMailbox and a Report
+  device::Domain domain;
+  device::LaunchLimits limits;
+
+  std::uint64_t serial = 0;        // of the last call
+  Epoch epoch;                     // the same, as handles and digests know it
+  std::size_t expected_bytes = 0;  // what the next dispatch will probably need
+  std::atomic<std::uint64_t> num_window_misses{0};
+  std::atomic<std::uint64_t> num_staged_combines{0};
+
+  int num_ranks() const { return topology.num_ranks; }
+  HostMailbox& mailbox() const { return *reinterpret_cast<HostMailbox*>(pinned.get()); }
+  kernels::Report* report() const;
+
+  // A block of the arena whose memory comes back in stream order.
+  std::shared_ptr<void> allocate(std::size_t bytes) const;
+  std::shared_ptr<void> in_stream_order(std::shared_ptr<void> block) const;
+  Tensor make_tensor(DType dtype, std::initializer_list<std::int64_t> shape) const;
+
+  // Throws Error(kTimeout) or Error(kPeerLost) if a kernel of this rank has given up.
+  void check_fault() const;
+  // Why a peer gave up, as far as it has said; empty, or starting with ": ".
+  std::string reason_of(Rank peer) const;
+  // What a kernel may use in a call that asks for `num_workers` SMs (0: the buffer's).
+  device::LaunchLimits limits_for(const StreamOptions& options) const;
+};
+
+// Collective.
+std::unique_ptr<CudaContext> open_cuda_context(const Group& group, const BufferConfig& config);
+
+}  // namespace moelink

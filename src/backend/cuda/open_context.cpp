@@ -1,0 +1,227 @@
+// Sizes the regions, opens them at all ranks, and readies the kernels.
+#include <algorithm>
+#include <cstring>
+
+#include "backend/cuda/cuda_context.hpp"
+#include "base/check.hpp"
+#include "base/cuda/owners.hpp"
+#include "base/environment.hpp"
+#include "base/trace_scope.hpp"
+#include "kernels/barrier/launch.hpp"
+#include "kernels/combine/launch.hpp"
+#include "kernels/dispatch/launch.hpp"
+#include "kernels/layout/launch.hpp"
+#include "moelink/version.hpp"
+#include "protocol/counts.hpp"
+#include "symm/cuda/cuda_memory.hpp"
+
+namespace moelink {
+namespace {
+
+constexpr std::size_t kDefaultSymmetricBytes = std::size_t{1} << 30;
+constexpr int kDefaultNumSms = 24;
+// Left free on a GPU that ranks share, for kernels that the waiting ones wait for.
+constexpr int kNumSpareSms = 4;
+
+// What a rank brings to the opening. All but the last two must be equal.
+struct OpenDigest {
+  std::int64_t protocol_version = kProtocolVersion;
+  std::int64_t max_num_experts = 0;
+  std::int64_t num_nodes = 0;
+  std::uint64_t region_bytes = 0;  // the least counts
+  char device_id[16] = {};         // UUID
+};
+
+struct Opening {
+  std::size_t region_bytes = 0;
+  int num_ranks_on_device = 0;
+};
+
+Opening agree_on_opening(const Group& group, const OpenDigest& mine, const Deadline& deadline) {
+  std::string blob(sizeof(OpenDigest), '\0');
+  std::memcpy(blob.data(), &mine, sizeof(mine));
+  const auto blobs =
+      group.bootstrap().all_gather(blob, "comparing buffer configurations", deadline);
+  Violations violations(
+      fmt::format("Buffer (rank {}): the ranks' configurations differ", group.rank().value()));
+  Opening opening{static_cast<std::size_t>(mine.region_bytes), 0};
+  OpenDigest first;
+  for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
+    OpenDigest other;
+    violations.require(blobs[rank].size() == sizeof(other),
+                       "device is cuda on rank {} but not on rank {}", group.rank().value(), rank);
+    if (blobs[rank].size() != sizeof(other)) continue;
+    std::memcpy(&other, blobs[rank].data(), sizeof(other));
+    if (rank == 0) first = other;
+    opening.region_bytes = std::min<std::size_t>(opening.region_bytes, other.region_bytes);
+    const bool shared = std::memcmp(other.device_id, mine.device_id, sizeof(mine.device_id)) == 0;
+    opening.num_ranks_on_device += shared ? 1 : 0;
+    const auto compare = [&](const char* name, std::int64_t seen, std::int64_t expected) {
+      violations.require(seen == expected, "{} is {} on rank {} but {} on rank 0", name, seen, rank,
+                         expected);
+    };
+    compare("protocol version", other.protocol_version, first.protocol_version);
+    compare("max_num_experts", other.max_num_experts, first.max_num_experts);
+    compare("num_nodes", other.num_nodes, first.num_nodes);
+  }
+  violations.throw_if_any();
+  return opening;
+}
+
+void require_device(const Group& group, int device) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) {
+    cudaGetLastError();
+    fail(ErrorCode::kUnsupported, "Buffer (rank {}): device is cuda:{}, but CUDA does not work: {}",
+         group.rank().value(), device, cudaGetErrorString(error));
+  }
+  if (device < 0 || device >= count) {
+    fail(ErrorCode::kInvalidArgument,
+         "Buffer (rank {}): device is cuda:{}, expected 0 .. {}: this process sees {} GPUs",
+         group.rank().value(), device, count - 1, count);
+  }
+}
+
+std::size_t wanted_region_bytes(const BufferConfig& config, const Group& group,
+                                std::size_t control_bytes) {
+  std::size_t limit = config.max_symmetric_bytes;
+  if (limit == 0) limit = environment().max_symmetric_bytes;
+  if (limit == 0) limit = kDefaultSymmetricBytes;
+  if (limit > control_bytes) return limit;
+  fail(ErrorCode::kInvalidArgument,
+       "Buffer (rank {}): max_symmetric_bytes={} is too small, the control area alone needs {}",
+       group.rank().value(), limit, control_bytes);
+}
+
+device::LaunchLimits launch_limits(const BufferConfig& config, int device, int num_sharing) {
+  int num_sms = 0;
+  int shared_bytes = 0;
+  check_cuda(cudaDeviceGetAttribute(&num_sms, cudaDevAttrMultiProcessorCount, device),
+             "count the multiprocessors");
+  check_cuda(cudaDeviceGetAttribute(&shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+             "read the size of shared memory");
+  const int usable = num_sharing > 1 ? num_sms - kNumSpareSms : num_sms;
+  device::LaunchLimits limits;
+  limits.num_free_blocks = std::max(1, usable / num_sharing);
+  int wanted = config.num_workers > 0 ? config.num_workers : environment().num_workers;
+  if (wanted == 0) wanted = kDefaultNumSms;
+  limits.num_waiting_blocks = std::min(wanted, limits.num_free_blocks);
+  // The kernels' own, statically allocated shared memory comes out of the same pool.
+  limits.shared_bytes_per_block = static_cast<std::size_t>(shared_bytes) - 2048;
+  return limits;
+}
+
+// Hands out pieces of one block of device memory, or counts them while it has none.
+class Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+
+  template <class T>
+  T* take(std::size_t count) {
+    auto* const piece = reinterpret_cast<T*>(base_ + used_);
+    used_ += align_up(count * sizeof(T), kPartAlignment);
+    return piece;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  std::size_t used_ = 0;
+};
+
+std::size_t carve_device_state(const CudaContext& context, std::byte* base,
+                               device::Domain& domain) {
+  Carver carver(base);
+  const auto ranks = static_cast<std::size_t>(context.num_ranks());
+  const auto experts = static_cast<std::size_t>(context.max_num_experts);
+  const auto blocks = static_cast<std::size_t>(context.limits.num_free_blocks);
+  domain.local = carver.take<device::LocalState>(1);
+  domain.regions = carver.take<std::byte*>(ranks);
+  domain.peers = carver.take<device::PeerParts>(ranks);
+  domain.partials = carver.take<std::int32_t>(
+      blocks * CountMatrix::row_length(context.num_ranks(), context.max_num_experts));
+  domain.expert_base = carver.take<std::int32_t>(experts);
+  domain.group_start = carver.take<std::int32_t>(experts);
+  domain.num_rows = carver.take<std::int64_t>(1);
+  return carver.used();
+}
+
+void make_domain(CudaContext& context) {
+  device::Domain& domain = context.domain;
+  domain.rank = context.rank;
+  domain.topology = context.topology;
+  domain.control = context.layout;
+  const std::size_t bytes = carve_device_state(context, nullptr, domain);
+  context.device_state = make_device_memory(bytes);
+  carve_device_state(context, context.device_state.get(), domain);
+  std::vector<std::byte*> regions;
+  for (Rank rank(0); rank.value() < context.num_ranks(); rank = rank.next()) {
+    regions.push_back(context.memory->region(rank));
+  }
+  check_cuda(cudaMemcpy(const_cast<std::byte**>(domain.regions), regions.data(),
+                        regions.size() * sizeof(std::byte*), cudaMemcpyHostToDevice),
+             "copy the regions' addresses");
+  context.pinned =
+      make_pinned_memory(align_up(sizeof(HostMailbox), kPartAlignment) +
+                         kernels::Report::bytes(context.num_ranks(), context.max_num_experts));
+  domain.wait.timeout_ns = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(context.timeout).count());
+  domain.wait.fault = &context.mailbox().fault;
+  domain.wait.cancelled = &context.mailbox().cancelled;
+  domain.wait.fault_is_claimed = &domain.local->fault_is_claimed;
+}
+
+void load_kernels() {
+  kernels::load_dispatch_kernels();
+  kernels::load_combine_kernels();
+  kernels::load_barrier_kernel();
+  kernels::load_layout_kernel();
+}
+
+std::uint64_t next_context_id() {
+  static std::atomic<std::uint64_t> last{std::uint64_t{1} << 62};  // apart from other backends'
+  return last.fetch_add(1) + 1;
+}
+
+}  // namespace
+
+std::unique_ptr<CudaContext> open_cuda_context(const Group& group, const BufferConfig& config) {
+  const TraceScope scope(Operation::kOpen, Stage::kExchange, group.rank());
+  require_device(group, config.device.index);
+  const DeviceScope device(config.device.index);
+  auto context = std::make_unique<CudaContext>();
+  context->timeout = config.timeout.count() > 0 ? config.timeout : group.timeout();
+  const Deadline deadline = Deadline::after(context->timeout);
+  context->id = next_context_id();
+  context->rank = group.rank();
+  context->topology = group.topology();
+  context->device = config.device.index;
+  context->max_num_experts = config.max_num_experts;
+  context->layout = ControlLayout{group.num_ranks(), config.max_num_experts};
+  const std::size_t control_bytes = align_up(context->layout.total_bytes(), std::size_t{4096});
+
+  OpenDigest mine{.max_num_experts = config.max_num_experts,
+                  .num_nodes = group.topology().num_nodes,
+                  .region_bytes = wanted_region_bytes(config, group, control_bytes)};
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, config.device.index), "read a device's name");
+  std::memcpy(mine.device_id, properties.uuid.bytes, sizeof(mine.device_id));
+  const Opening opening = agree_on_opening(group, mine, deadline);
+
+  load_kernels();
+  context->memory =
+      open_cuda_memory(group.bootstrap(), opening.region_bytes, config.device.index, deadline);
+  context->arena =
+      Arena::make(context->memory, control_bytes, context->memory->size_bytes() - control_bytes,
+                  [] { return std::numeric_limits<std::size_t>::max(); });
+  const bool ranks_are_threads = std::strcmp(context->memory->kind(), "cuda_inproc") == 0;
+  context->order =
+      std::make_shared<StreamOrder>(ranks_are_threads ? StreamUse::kOwn : StreamUse::kCallers);
+  context->limits = launch_limits(config, config.device.index, opening.num_ranks_on_device);
+  make_domain(*context);
+  group.bootstrap().barrier("opening a buffer", deadline);  // regions are zero and known everywhere
+  return context;
+}
+
+}  // namespace moelink
