@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Runs all GPU tests and the GPU benchmark on whatever GPUs this machine has.
+#
+#   scripts/gpu_check.sh OUTPUT_FOLDER [TEST_PATTERN] [BENCH_OPTIONS...]
+#
+# Needs build/gpu_bundle (see gpu_bundle.sh). Every test is a process of its own. Tests whose ranks
+# are processes run under an MPS daemon of our own, without which processes take turns on a GPU.
+# TEST_PATTERN: a regular expression for full test names; "none" runs no test. Leaves tests.txt and
+# bench.json in the folder and prints a short summary last.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+output="${1:?usage: gpu_check.sh OUTPUT_FOLDER [TEST_PATTERN] [BENCH_OPTIONS...]}"
+pattern="${2:-.}"
+bench_options=("${@:3}")
+bundle=build/gpu_bundle
+tests="$bundle/moelink_gpu1_tests"
+mkdir -p "$output"
+export LD_LIBRARY_PATH="$PWD/$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+export CUDA_MODULE_LOADING=EAGER
+seconds_per_test="${SECONDS_PER_TEST:-60}"
+results="$output/tests.txt"
+: >"$results"
+
+full_test_names() {
+  "$tests" --gtest_list_tests | awk '/^[^ ].*\.$/ { suite = $1 } /^  / { print suite $1 }'
+}
+
+run_test() {
+  local name="$1" log start status
+  log="$(mktemp)"
+  start="$(date +%s.%N)"
+  timeout -s KILL "$seconds_per_test" "$tests" --gtest_filter="$name" >"$log" 2>&1
+  status=$?
+  awk -v n="$name" -v s="$status" -v a="$start" -v b="$(date +%s.%N)" \
+    'BEGIN { printf "%s %6.1f s  %s\n", s == 0 ? "ok  " : "FAIL", b - a, n }' | tee -a "$results"
+  if ((status != 0)); then grep -vE '^\[|^Running|^$' "$log" | cut -c1-300 | head -12; fi
+  rm -f "$log"
+}
+
+run_tests() {
+  local kind="$1"
+  while IFS= read -r name; do
+    [[ "$name" =~ $pattern ]] || continue
+    case "$name" in
+      *Processes*) [[ "$kind" == processes ]] || continue ;;
+      *) [[ "$kind" == threads ]] || continue ;;
+    esac
+    run_test "$name"
+  done < <(full_test_names)
+}
+
+# Ranks that are threads need a hardware queue for each of their streams.
+CUDA_DEVICE_MAX_CONNECTIONS=32 run_tests threads
+export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+CUDA_MPS_PIPE_DIRECTORY="$(mktemp -d)"
+CUDA_MPS_LOG_DIRECTORY="$(mktemp -d)"
+nvidia-cuda-mps-control -d
+run_tests processes
+echo quit | nvidia-cuda-mps-control >/dev/null
+unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
+
+echo
+"$bundle/moelink_cuda_bench" --output "$output/bench.json" "${bench_options[@]}"
+bench_status=$?
+echo
+num_failed="$(grep -c '^FAIL' "$results")"
+echo "tests: $(grep -c '^ok' "$results") passed, $num_failed failed; benchmark: exit code $bench_status"
+grep '^FAIL' "$results"
+((num_failed == 0 && bench_status == 0))
