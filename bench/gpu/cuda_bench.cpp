@@ -24,6 +24,9 @@
 namespace moelink::bench {
 namespace {
 
+// Up to so many, the host's part of an operation takes longer than the GPU's.
+constexpr std::int64_t kFewTokens = 512;
+
 struct Options {
   int ranks = 2;
   std::int64_t tokens = 4096;
@@ -87,15 +90,27 @@ std::vector<double> slowest(const std::vector<std::vector<double>>& of_rank) {
 nlohmann::json measure(const Options& options, const Case& one) {
   std::vector<std::vector<double>> times(static_cast<std::size_t>(options.ranks));
   std::vector<std::vector<double>> floors(times.size());
+  std::vector<std::vector<double>> graph_times(times.size());
   bool verified = true;
   std::mutex mutex;
   run_ranks(options.ranks, [&](Group& group) {
     BenchRank rank(group, one);
     const bool right = rank.verify();
     times[group.rank().index()] = rank.time_operation();
+    if (one.tokens <= kFewTokens) graph_times[group.rank().index()] = rank.time_in_graph();
     floors[group.rank().index()] = rank.time_floor();
     const std::lock_guard lock(mutex);
     verified = verified && right;
+  });
+  std::string stages;
+  Case clocked = one;
+  clocked.clock = StageClock::kOn;
+  run_ranks(options.ranks, [&](Group& group) {
+    BenchRank rank(group, clocked);
+    rank.verify();
+    std::string text;
+    for (int i = 0; i < 5; ++i) text = rank.stages();
+    if (group.rank() == Rank(0)) stages = text;
   });
   const std::vector<double> sorted = slowest(times);
   const auto at = [&](double share) {
@@ -113,10 +128,17 @@ nlohmann::json measure(const Options& options, const Case& one) {
                      {"p99_us", at(0.99)},
                      {"floor_us", floor[floor.size() / 2]},
                      {"verified", verified}};
-  std::cout << fmt::format("{:<26} {:<5} {:<13} {:>6} {:>4} {:>9.1f} {:>9.1f} {:>9.1f}  {}\n",
-                           one.operation_name(), one.dtype_label(), one.layout_name(), one.tokens,
-                           one.sms, at(0.5), at(0.99), floor[floor.size() / 2],
-                           verified ? "yes" : "NO");
+  std::string in_graph = "-";
+  if (one.tokens <= kFewTokens) {
+    const std::vector<double> graph = slowest(graph_times);
+    row["graph_median_us"] = graph[graph.size() / 2];
+    in_graph = fmt::format("{:.1f}", graph[graph.size() / 2]);
+  }
+  row["stages_us"] = stages;
+  std::cout << fmt::format(
+      "{:<16} {:<5} {:<13} {:>6} {:>4} {:>8.1f} {:>8.1f} {:>8} {:>8.1f}  {:<4} {}\n",
+      one.operation_name(), one.dtype_label(), one.layout_name(), one.tokens, one.sms, at(0.5),
+      at(0.99), in_graph, floor[floor.size() / 2], verified ? "yes" : "NO", stages);
   std::cout.flush();
   return row;
 }
@@ -180,8 +202,9 @@ int main(int count, char** arguments) {
   document["command"] = command;
   std::cout << fmt::format("{}, {} ranks, hidden {}\n", machine_text(), options.ranks,
                            options.hidden);
-  std::cout << fmt::format("{:<26} {:<5} {:<13} {:>6} {:>4} {:>9} {:>9} {:>9}  verified\n", "op",
-                           "dtype", "layout", "tokens", "SMs", "median us", "p99 us", "floor us");
+  std::cout << fmt::format("{:<16} {:<5} {:<13} {:>6} {:>4} {:>8} {:>8} {:>8} {:>8}  {:<4} {}\n",
+                           "op", "dtype", "layout", "tokens", "SMs", "median", "p99", "graph",
+                           "floor us", "ok", "stages of one operation, us");
   bool verified = true;
   for (const Case& one : cases_of(options)) {
     document["rows"].push_back(measure(options, one));

@@ -73,6 +73,7 @@ BenchRank::BenchRank(Group group, const Case& one) : case_(one), group_(std::mov
   config.device = Device{DeviceKind::kCuda, device_};
   config.max_symmetric_bytes = kSymmetricBytes;
   config.num_workers = case_.sms;
+  config.stage_clock = case_.clock;
   config.timeout = std::chrono::seconds(20);
   buffer_ = std::make_unique<Buffer>(group_, config);
 }
@@ -127,7 +128,7 @@ DispatchConfig BenchRank::dispatch_config() const {
   return config;
 }
 
-void BenchRank::run_once() {
+std::shared_ptr<void> BenchRank::run_once() {
   CombineConfig combine;
   combine.handle = received_.handle;
   combine.stream.cuda_stream = stream_.get();
@@ -136,8 +137,7 @@ void BenchRank::run_once() {
     case Case::Kind::kDispatch: {
       DispatchConfig config = dispatch_config();
       config.num_worst_tokens = received_.recv_x.view.shape[0];
-      buffer_->dispatch(config);
-      return;
+      return std::make_shared<DispatchResult>(buffer_->dispatch(config));
     }
     case Case::Kind::kCachedDispatch: {
       const DispatchConfig whole = dispatch_config();
@@ -147,15 +147,15 @@ void BenchRank::run_once() {
       config.topk_weights = whole.topk_weights;
       config.handle = received_.handle;
       config.stream = whole.stream;
-      buffer_->dispatch(config);
-      return;
+      return std::make_shared<DispatchResult>(buffer_->dispatch(config));
     }
     case Case::Kind::kCombineForeign:
       combine.x.data = foreign_rows_.get();
       [[fallthrough]];
     case Case::Kind::kCombine:
-      buffer_->combine(combine);
+      return std::make_shared<CombineResult>(buffer_->combine(combine));
   }
+  return nullptr;
 }
 
 std::vector<std::byte> BenchRank::download(const Tensor& tensor) const {
@@ -263,6 +263,35 @@ std::vector<double> BenchRank::time(const Operation& operation) {
 
 std::vector<double> BenchRank::time_operation() {
   return time([this] { run_once(); });
+}
+
+std::vector<double> BenchRank::time_in_graph() {
+  check_cuda(cudaStreamSynchronize(stream_.get()), "wait");
+  group_.barrier();
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  std::vector<std::shared_ptr<void>> held;
+  check_cuda(cudaStreamBeginCapture(stream_.get(), cudaStreamCaptureModeThreadLocal), "capture");
+  for (int i = 0; i < kOperationsPerGraph; ++i) held.push_back(run_once());
+  check_cuda(cudaStreamEndCapture(stream_.get(), &graph), "capture");
+  check_cuda(cudaGraphInstantiate(&executable, graph, 0), "make a graph");
+  check_cuda(cudaGraphUpload(executable, stream_.get()), "upload a graph");
+  check_cuda(cudaStreamSynchronize(stream_.get()), "wait");
+  std::vector<double> times =
+      time([&] { check_cuda(cudaGraphLaunch(executable, stream_.get()), "launch a graph"); });
+  for (double& one : times) one /= kOperationsPerGraph;
+  cudaGraphExecDestroy(executable);
+  cudaGraphDestroy(graph);
+  return times;
+}
+
+std::string BenchRank::stages() {
+  run_once();
+  std::string text;
+  for (const StageTime& time : buffer_->last_stage_times()) {
+    text += fmt::format("{} {:.1f}, ", stage_name(time.stage), time.microseconds);
+  }
+  return text.substr(0, text.size() < 2 ? 0 : text.size() - 2);
 }
 
 std::size_t BenchRank::bytes_for_floor() const {

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/cuda/owners.hpp"
@@ -21,6 +22,7 @@ struct Case {
   int num_topk = 8;
   int num_experts = 256;
   int sms = 16;
+  StageClock clock = StageClock::kOff;
 
   const char* operation_name() const;
   const char* dtype_label() const { return dtype == DType::kFloat8E4M3 ? "fp8" : "bf16"; }
@@ -38,6 +40,10 @@ class BenchRank {
   bool verify();
   // Microseconds of each of kRepetitions operations, queued back to back. Collective.
   std::vector<double> time_operation();
+  // The same inside a CUDA graph of kOperationsPerGraph operations, hence without the host's part.
+  std::vector<double> time_in_graph();
+  // "exchange 3.1, place 2.0, ...": of one operation, on its first block.
+  std::string stages();
   // The same for bare copies by the copy engine: of what arrives from other GPUs, or on a single
   // GPU of all that arrives.
   std::vector<double> time_floor();
@@ -45,6 +51,7 @@ class BenchRank {
  private:
   static constexpr int kWarmups = 10;
   static constexpr int kRepetitions = 100;
+  static constexpr int kOperationsPerGraph = 20;
 
   template <class Operation>
   std::vector<double> time(const Operation& operation);
@@ -52,7 +59,8 @@ class BenchRank {
                   std::initializer_list<std::int64_t> shape) const;
   void make_inputs();
   DispatchConfig dispatch_config() const;
-  void run_once();
+  // Returns what the operation has made: in a graph it must be held.
+  std::shared_ptr<void> run_once();
   bool rows_are_right(const DispatchResult& received) const;
   bool sums_are_right(const CombineResult& combined) const;
   std::vector<std::byte> download(const Tensor& tensor) const;

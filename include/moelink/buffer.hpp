@@ -3,6 +3,7 @@
 
 #include <initializer_list>
 #include <memory>
+#include <vector>
 
 #include "moelink/config.hpp"
 #include "moelink/group.hpp"
@@ -72,6 +73,9 @@ class Buffer {
   const Group& group() const { return group_; }
   const BufferConfig& config() const { return config_; }
   MemoryStatistics memory_statistics() const;
+  // The stages of the last operation, in order; waits for it. Empty unless this is a CUDA buffer
+  // made with StageClock::kOn; on the CPU, set_trace_hook() tells the same.
+  std::vector<StageTime> last_stage_times() const;
 
  private:
   Group group_;

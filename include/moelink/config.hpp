@@ -42,6 +42,9 @@ struct Device {
   int index = 0;  // CUDA device
 };
 
+// Whether kernels note when they pass the stages of a token (CUDA backend).
+enum class StageClock : std::uint8_t { kOff, kOn };
+
 struct BufferConfig {
   Device device;
   // Largest payload of one row in bytes; 0: any. Larger rows are refused with a clear error.
@@ -56,6 +59,10 @@ struct BufferConfig {
   // Longest wait for a peer inside one operation; 0: the group's.
   std::chrono::milliseconds timeout{0};
   Survival survival = Survival::kRaise;
+  StageClock stage_clock = StageClock::kOff;
+  // For stress tests of the CUDA backend: every thread block is held up at each stage by a random
+  // time of less than this.
+  std::chrono::microseconds stress_delay{0};
 };
 
 // What each call may say about its execution.

@@ -9,6 +9,7 @@
 
 #include "moelink/config.hpp"
 #include "moelink/event.hpp"
+#include "moelink/trace.hpp"
 #include "moelink/types.hpp"
 
 namespace moelink {
@@ -35,6 +36,12 @@ struct CombineResult {
   Tensor combined_x;                            // [T, H] of x's type
   std::optional<Tensor> combined_topk_weights;  // float32 [T, K]
   Event event;
+};
+
+// How long one stage of an operation took on its first thread block.
+struct StageTime {
+  Stage stage;
+  double microseconds;
 };
 
 struct MemoryStatistics {

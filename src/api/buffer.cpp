@@ -100,6 +100,8 @@ void Buffer::barrier() { backend_->barrier(); }
 
 void Buffer::close() { backend_->close(); }
 
+std::vector<StageTime> Buffer::last_stage_times() const { return backend_->last_stage_times(); }
+
 MemoryStatistics Buffer::memory_statistics() const { return backend_->memory_statistics(); }
 
 }  // namespace moelink

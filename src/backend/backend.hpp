@@ -3,6 +3,7 @@
 
 #include <initializer_list>
 #include <memory>
+#include <vector>
 
 #include "moelink/config.hpp"
 #include "moelink/group.hpp"
@@ -39,6 +40,7 @@ class Backend {
   // Whether a handle with this owner id was made here.
   virtual bool owns(std::uint64_t owner) const = 0;
   virtual MemoryStatistics memory_statistics() const = 0;
+  virtual std::vector<StageTime> last_stage_times() const { return {}; }
 };
 
 // Collective. Throws Error(kUnsupported) when this build or machine lacks the backend.

@@ -1,14 +1,15 @@
 // Element types that can be summed: 16-byte vectors to and from float32.
 #pragma once
 
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cstdint>
 
 namespace moelink::device {
 
 // What every codec offers: kPerVector elements in 16 bytes, add() of a vector to sums, pack() of
-// sums rounded to nearest even, and round() to the type and back. NaN becomes one quiet NaN, the
-// same as on the CPU.
+// sums rounded to nearest even, and round() to the type and back. NaN becomes one quiet NaN: that
+// of the hardware's conversions, for which the CPU writes the same.
 struct Float32Codec {
   static constexpr int kPerVector = 4;
 
@@ -20,8 +21,12 @@ struct Float32Codec {
   }
   static __device__ float round(float value) { return value; }
   static __device__ uint4 pack(const float* sums) {
-    return make_uint4(__float_as_uint(sums[0]), __float_as_uint(sums[1]), __float_as_uint(sums[2]),
-                      __float_as_uint(sums[3]));
+    return make_uint4(bits(sums[0]), bits(sums[1]), bits(sums[2]), bits(sums[3]));
+  }
+
+ private:
+  static __device__ std::uint32_t bits(float value) {
+    return isnan(value) ? 0x7fc00000U : __float_as_uint(value);
   }
 };
 
@@ -34,7 +39,9 @@ struct BFloat16Codec {
     add_pair(sums + 4, vector.z);
     add_pair(sums + 6, vector.w);
   }
-  static __device__ float round(float value) { return __uint_as_float(upper_half(value)); }
+  static __device__ float round(float value) {
+    return __bfloat162float(__float2bfloat16_rn(value));
+  }
   static __device__ uint4 pack(const float* sums) {
     return make_uint4(pair(sums + 0), pair(sums + 2), pair(sums + 4), pair(sums + 6));
   }
@@ -44,13 +51,9 @@ struct BFloat16Codec {
     sums[0] += __uint_as_float(both << 16);
     sums[1] += __uint_as_float(both & 0xffff0000U);
   }
-  static __device__ std::uint32_t upper_half(float value) {
-    const std::uint32_t bits = __float_as_uint(value);
-    const std::uint32_t rounded = bits + 0x7fffU + ((bits >> 16) & 1U);
-    return (isnan(value) ? 0x7fc00000U : rounded) & 0xffff0000U;
-  }
   static __device__ std::uint32_t pair(const float* sums) {
-    return upper_half(sums[0]) >> 16 | upper_half(sums[1]);
+    const __nv_bfloat162 both = __floats2bfloat162_rn(sums[0], sums[1]);
+    return *reinterpret_cast<const std::uint32_t*>(&both);
   }
 };
 
@@ -63,9 +66,7 @@ struct Float16Codec {
     add_pair(sums + 4, vector.z);
     add_pair(sums + 6, vector.w);
   }
-  static __device__ float round(float value) {
-    return __half2float(__ushort_as_half(half_bits(value)));
-  }
+  static __device__ float round(float value) { return __half2float(__float2half_rn(value)); }
   static __device__ uint4 pack(const float* sums) {
     return make_uint4(pair(sums + 0), pair(sums + 2), pair(sums + 4), pair(sums + 6));
   }
@@ -75,15 +76,10 @@ struct Float16Codec {
     sums[0] += __half2float(__ushort_as_half(static_cast<unsigned short>(both)));
     sums[1] += __half2float(__ushort_as_half(static_cast<unsigned short>(both >> 16)));
   }
-  static __device__ unsigned short half_bits(float value) {
-    return isnan(value) ? static_cast<unsigned short>(kQuietNaN)
-                        : __half_as_ushort(__float2half_rn(value));
-  }
   static __device__ std::uint32_t pair(const float* sums) {
-    return half_bits(sums[0]) | static_cast<std::uint32_t>(half_bits(sums[1])) << 16;
+    const __half2 both = __floats2half2_rn(sums[0], sums[1]);
+    return *reinterpret_cast<const std::uint32_t*>(&both);
   }
-
-  static constexpr std::uint32_t kQuietNaN = 0x7e00;
 };
 
 }  // namespace moelink::device

@@ -80,6 +80,11 @@ struct Domain {
   std::int32_t* group_start = nullptr;  // [L], device memory: first row of each own expert
   std::int64_t* num_rows = nullptr;     // device memory: rows of the own experts, padding included
   WaitPolicy wait;
+  // [kNumStages] in device memory, or null: nanoseconds at which stages have ended, see
+  // pass_stage.cuh.
+  std::uint64_t* stage_ends = nullptr;
+  // Longest random delay of a block at each stage; 0: none.
+  std::uint64_t stress_delay_ns = 0;
 
   MOELINK_HD int num_ranks() const { return topology.num_ranks; }
   MOELINK_HD std::byte* region(Rank of) const { return regions[of.index()]; }

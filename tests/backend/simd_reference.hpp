@@ -26,8 +26,7 @@ inline constexpr Format kBFloat16Format{7, -126, 16};
 inline constexpr Format kFloat16Format{10, -14, 16};
 
 inline std::uint32_t canonical_nan(const Format& format) {
-  const int exponent_bits = format.total_bits - 1 - format.mantissa_bits;
-  return ((2u << exponent_bits) - 1) << (format.mantissa_bits - 1);
+  return (1u << (format.total_bits - 1)) - 1;  // all bits but the sign, as GPUs convert
 }
 
 // Rounds to nearest even by scaling to whole steps; too large becomes infinity.

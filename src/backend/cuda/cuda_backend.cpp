@@ -1,6 +1,7 @@
 // Runs operations, and breaks the buffer when ranks fall out of step.
 #include "backend/cuda/cuda_backend.hpp"
 
+#include <array>
 #include <cstring>
 
 #include "backend/call_agreement.hpp"
@@ -229,6 +230,25 @@ MemoryStatistics CudaBackend::memory_statistics() const {
   statistics.num_window_misses = context_->num_window_misses;
   statistics.num_staged_combines = context_->num_staged_combines;
   return statistics;
+}
+
+std::vector<StageTime> CudaBackend::last_stage_times() const {
+  std::vector<StageTime> times;
+  if (context_->domain.stage_ends == nullptr) return times;
+  const DeviceScope device(context_->device);
+  context_->order->synchronize();
+  std::array<std::uint64_t, kNumStages> ends{};
+  check_cuda(
+      cudaMemcpy(ends.data(), context_->domain.stage_ends, sizeof(ends), cudaMemcpyDeviceToHost),
+      "read the stage clock");
+  // An operation passes through some stages only: what is older than its start is not its own.
+  std::uint64_t before = ends[static_cast<std::size_t>(Stage::kRoute)];
+  for (std::size_t i = 1; i < ends.size(); ++i) {
+    if (ends[i] < before) continue;
+    times.push_back({static_cast<Stage>(i), static_cast<double>(ends[i] - before) / 1000.0});
+    before = ends[i];
+  }
+  return times;
 }
 
 }  // namespace moelink

@@ -5,6 +5,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "backend/backend.hpp"
 #include "backend/cuda/cuda_context.hpp"
@@ -34,6 +35,7 @@ class CudaBackend final : public Backend {
   void close() override;
   bool owns(std::uint64_t owner) const override { return owner == context_->id; }
   MemoryStatistics memory_statistics() const override;
+  std::vector<StageTime> last_stage_times() const override;
 
  private:
   // Runs one operation with the device current. Errors but those of arguments break the buffer.

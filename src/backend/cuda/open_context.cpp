@@ -144,10 +144,11 @@ std::size_t carve_device_state(const CudaContext& context, std::byte* base,
   domain.expert_base = carver.take<std::int32_t>(experts);
   domain.group_start = carver.take<std::int32_t>(experts);
   domain.num_rows = carver.take<std::int64_t>(1);
+  domain.stage_ends = carver.take<std::uint64_t>(kNumStages);
   return carver.used();
 }
 
-void make_domain(CudaContext& context) {
+void make_domain(CudaContext& context, const BufferConfig& config) {
   device::Domain& domain = context.domain;
   domain.rank = context.rank;
   domain.topology = context.topology;
@@ -155,6 +156,9 @@ void make_domain(CudaContext& context) {
   const std::size_t bytes = carve_device_state(context, nullptr, domain);
   context.device_state = make_device_memory(bytes);
   carve_device_state(context, context.device_state.get(), domain);
+  if (config.stage_clock == StageClock::kOff) domain.stage_ends = nullptr;
+  domain.stress_delay_ns = static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(config.stress_delay).count());
   std::vector<std::byte*> regions;
   for (Rank rank(0); rank.value() < context.num_ranks(); rank = rank.next()) {
     regions.push_back(context.memory->region(rank));
@@ -219,7 +223,7 @@ std::unique_ptr<CudaContext> open_cuda_context(const Group& group, const BufferC
   context->order =
       std::make_shared<StreamOrder>(ranks_are_threads ? StreamUse::kOwn : StreamUse::kCallers);
   context->limits = launch_limits(config, config.device.index, opening.num_ranks_on_device);
-  make_domain(*context);
+  make_domain(*context, config);
   group.bootstrap().barrier("opening a buffer", deadline);  // regions are zero and known everywhere
   return context;
 }

@@ -1,4 +1,5 @@
 // Entries of the combine kernels: which warp takes which role, and the instances.
+#include "device/pass_stage.cuh"
 #include "kernels/combine/launch.hpp"
 #include "kernels/combine/pull.cuh"
 #include "kernels/combine/roles.hpp"
@@ -54,17 +55,21 @@ template <class Codec, bool kNodes>
 __device__ void move_rows(const CombineParams& params, const CombinePlan& plan, std::byte* pieces) {
   __shared__ std::uint64_t barriers[CombineRoles::kNumPullWarps][kNumPullStages];
   const int warp = static_cast<int>(threadIdx.x / warpSize);
-  const std::int64_t begin = params.num_tokens * blockIdx.x / gridDim.x;
-  const std::int64_t end = params.num_tokens * (blockIdx.x + 1) / gridDim.x;
+  const auto part = [](std::int64_t count, unsigned block) { return count * block / gridDim.x; };
   if (warp < CombineRoles::kNumPullWarps) {
     PullPipe pipe(pieces + static_cast<std::size_t>(warp * kNumPullStages) * plan.chunk_bytes,
                   plan.chunk_bytes, barriers[warp]);
-    pull_tokens<Codec, kNodes>(params, pipe, plan.chunk_bytes, begin + warp, end);
+    const std::int64_t count = params.num_tokens * plan.num_chunks;
+    pull_pieces<Codec, kNodes>(
+        params, pipe,
+        OutputPieces(params, plan, part(count, blockIdx.x) + warp, part(count, blockIdx.x + 1)));
     return;
   }
   if (params.out_weights == nullptr) return;
-  for (std::int64_t token = begin + warp - CombineRoles::kNumPullWarps; token < end;
-       token += CombineRoles::kNumWeightWarps) {
+  const std::int64_t end = part(params.num_tokens, blockIdx.x + 1);
+  for (std::int64_t token =
+           part(params.num_tokens, blockIdx.x) + warp - CombineRoles::kNumPullWarps;
+       token < end; token += CombineRoles::kNumWeightWarps) {
     combine_weights(params, token);
   }
 }
@@ -75,13 +80,19 @@ __global__ __launch_bounds__(CombineRoles::kNumThreads,
                                                     const CombinePlan plan) {
   extern __shared__ __align__(128) std::byte pieces[];
   const Domain& domain = params.domain;
+  device::pass_stage(domain, Stage::kRoute);  // the start of the operation
   if (blockIdx.x == 0) agree(params);
   const Verdict verdict = await_release(domain);
+  device::pass_stage(domain, Stage::kExchange);
   if (verdict == Verdict::kProceed) move_rows<Codec, kNodes>(params, plan, pieces);
+  device::pass_stage(domain, Stage::kReduce);
   if (!is_last_block(domain)) return;
   if (verdict == Verdict::kProceed) {  // the peers' tensors are theirs again afterwards
     signal_all(domain, SignalChannel::kConsumed);
     await_all(domain, Operation::kCombine, Stage::kRelease, SignalChannel::kConsumed);
+  }
+  if (domain.stage_ends != nullptr && threadIdx.x == 0) {
+    domain.stage_ends[static_cast<int>(Stage::kRelease)] = device::now_ns();
   }
   end_operation(domain);
 }

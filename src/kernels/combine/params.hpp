@@ -46,7 +46,8 @@ struct CombineParams {
 struct CombinePlan {
   int num_blocks = 1;
   int num_stage_blocks = 1;
-  std::size_t chunk_bytes = 0;
+  std::size_t chunk_bytes = 0;  // rows are summed in pieces of this size
+  int num_chunks = 1;           // pieces of a row
   std::size_t shared_bytes = 0;
 };
 

@@ -48,47 +48,73 @@ class SourceList {
   std::int32_t row_of_lane_ = -1;
 };
 
-// The pieces that a warp pulls, in the order in which it adds them: token, chunk, rank.
+// The pieces of output rows that a warp makes: every kNumPullWarps-th, in the order (token, chunk).
+class OutputPieces {
+ public:
+  // Starts with piece `first`, counted over all tokens; `end` likewise.
+  __device__ OutputPieces(const CombineParams& params, const CombinePlan& plan, std::int64_t first,
+                          std::int64_t end)
+      : left_(end - first),
+        num_chunks_(plan.num_chunks),
+        row_bytes_(params.row_bytes),
+        chunk_bytes_(plan.chunk_bytes),
+        token_(first / plan.num_chunks),
+        chunk_(static_cast<int>(first % plan.num_chunks)) {}
+
+  __device__ bool done() const { return left_ <= 0; }
+  __device__ void advance() {
+    left_ -= CombineRoles::kNumPullWarps;
+    chunk_ += CombineRoles::kNumPullWarps;
+    while (chunk_ >= num_chunks_) {
+      chunk_ -= num_chunks_;
+      ++token_;
+    }
+  }
+  __device__ std::int64_t token() const { return token_; }
+  __device__ std::size_t offset() const { return static_cast<std::size_t>(chunk_) * chunk_bytes_; }
+  __device__ std::size_t bytes() const {
+    const std::size_t left = row_bytes_ - offset();
+    return left < chunk_bytes_ ? left : chunk_bytes_;
+  }
+
+ private:
+  std::int64_t left_;
+  int num_chunks_;
+  std::size_t row_bytes_;
+  std::size_t chunk_bytes_;
+  std::int64_t token_;
+  int chunk_;
+};
+
+// The pieces that a warp pulls, in the order in which it adds them: output piece, rank.
 class PullSequence {
  public:
-  __device__ PullSequence(const CombineParams& params, std::size_t chunk_bytes, std::int64_t first,
-                          std::int64_t end)
-      : params_(params), chunk_bytes_(chunk_bytes), token_(first), end_(end) {
-    if (token_ < end_) sources_.restart(params_, token_);
+  __device__ PullSequence(const CombineParams& params, const OutputPieces& pieces)
+      : params_(params), pieces_(pieces) {
+    if (!pieces_.done()) sources_.restart(params_, pieces_.token());
   }
 
   // Starts the load of the next piece, or of nothing when all are on their way.
   __device__ void load_next(PullPipe& pipe) {
     int rank = 0;
     std::int64_t row = 0;
-    while (token_ < end_) {
+    while (!pieces_.done()) {
       if (sources_.next(params_, rank, row)) {
-        const std::byte* const from = params_.domain.peers[rank].part(ReceivePart::kPayload) +
-                                      static_cast<std::size_t>(row) * params_.row_bytes + offset_;
-        const std::size_t left = params_.row_bytes - offset_;
-        pipe.load(step_++, from, left < chunk_bytes_ ? left : chunk_bytes_);
+        const std::byte* const rows = params_.domain.peers[rank].part(ReceivePart::kPayload);
+        pipe.load(step_++,
+                  rows + static_cast<std::size_t>(row) * params_.row_bytes + pieces_.offset(),
+                  pieces_.bytes());
         return;
       }
-      advance();
+      pieces_.advance();
+      if (!pieces_.done()) sources_.restart(params_, pieces_.token());
     }
     pipe.load(step_++, nullptr, 0);
   }
 
  private:
-  __device__ void advance() {
-    offset_ += chunk_bytes_;
-    if (offset_ >= params_.row_bytes) {
-      offset_ = 0;
-      token_ += CombineRoles::kNumPullWarps;
-    }
-    if (token_ < end_) sources_.restart(params_, token_);
-  }
-
   const CombineParams& params_;
-  std::size_t chunk_bytes_;
-  std::int64_t token_;
-  std::int64_t end_;
-  std::size_t offset_ = 0;
+  OutputPieces pieces_;
   std::int64_t step_ = 0;
   SourceList sources_;
 };
@@ -172,32 +198,29 @@ class PieceReduction {
   Node node_;
 };
 
-// One warp: tokens first, first + 8, ... below `end`.
+// One warp.
 template <class Codec, bool kNodes>
-__device__ void pull_tokens(const CombineParams& params, PullPipe& pipe, std::size_t chunk_bytes,
-                            std::int64_t first, std::int64_t end) {
-  PullSequence ahead(params, chunk_bytes, first, end);
+__device__ void pull_pieces(const CombineParams& params, PullPipe& pipe, OutputPieces pieces) {
+  PullSequence ahead(params, pieces);
   for (int i = 0; i < kNumPullStages - 1; ++i) ahead.load_next(pipe);
   PieceReduction<Codec, kNodes> reduction;
   SourceList sources;
   std::int64_t step = 0;
-  for (std::int64_t token = first; token < end; token += CombineRoles::kNumPullWarps) {
-    for (std::size_t offset = 0; offset < params.row_bytes; offset += chunk_bytes) {
-      const std::size_t at = static_cast<std::size_t>(token) * params.row_bytes + offset;
-      const std::size_t left = params.row_bytes - offset;
-      const std::size_t bytes = left < chunk_bytes ? left : chunk_bytes;
-      reduction.start(params, at, bytes);
-      sources.restart(params, token);
-      int rank = 0;
-      std::int64_t row = 0;
-      while (sources.next(params, rank, row)) {
-        pipe.await(step);
-        reduction.add(params.domain.topology, Rank(rank), pipe.piece(step), bytes);
-        ++step;
-        ahead.load_next(pipe);
-      }
-      reduction.finish(params.out + at, bytes);
+  for (; !pieces.done(); pieces.advance()) {
+    const std::size_t bytes = pieces.bytes();
+    const std::size_t at =
+        static_cast<std::size_t>(pieces.token()) * params.row_bytes + pieces.offset();
+    reduction.start(params, at, bytes);
+    sources.restart(params, pieces.token());
+    int rank = 0;
+    std::int64_t row = 0;
+    while (sources.next(params, rank, row)) {
+      pipe.await(step);
+      reduction.add(params.domain.topology, Rank(rank), pipe.piece(step), bytes);
+      ++step;
+      ahead.load_next(pipe);
     }
+    reduction.finish(params.out + at, bytes);
   }
 }
 

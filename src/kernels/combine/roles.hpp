@@ -8,9 +8,9 @@
 namespace moelink::kernels {
 
 struct CombineRoles {
-  static constexpr int kNumPullWarps = 8;
+  static constexpr int kNumPullWarps = 12;
   static constexpr int kNumWeightWarps = 4;
-  static constexpr int kNumWarps = 12;
+  static constexpr int kNumWarps = 16;
   static constexpr int kNumThreads = 32 * kNumWarps;
   static_assert(kNumPullWarps + kNumWeightWarps == kNumWarps);
 };
@@ -21,6 +21,6 @@ MOELINK_HD constexpr std::size_t max_pull_bytes(int num_nodes) {
   return num_nodes > 1 ? 2048 : 4096;
 }
 // Pieces in flight for each pulling warp.
-inline constexpr int kNumPullStages = 6;
+inline constexpr int kNumPullStages = 4;
 
 }  // namespace moelink::kernels

@@ -25,6 +25,7 @@ CombinePlan plan_combine(const CombineParams& params, const device::LaunchLimits
   plan.num_stage_blocks = limits.num_free_blocks;
   const std::size_t most = max_pull_bytes(params.domain.topology.num_nodes);
   const std::size_t num_chunks = std::max<std::size_t>(1, (params.row_bytes + most - 1) / most);
+  plan.num_chunks = static_cast<int>(num_chunks);
   plan.chunk_bytes = align_up((params.row_bytes + num_chunks - 1) / num_chunks, kRowGranuleBytes);
   plan.shared_bytes = CombineRoles::kNumPullWarps * kNumPullStages * plan.chunk_bytes;
   return plan;

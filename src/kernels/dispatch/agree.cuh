@@ -26,7 +26,8 @@ __device__ inline void sum_partials(const Domain& domain, int num_columns, std::
   __syncthreads();
 }
 
-// All threads of block 0: keeps the exchanged matrix and limits in the handle.
+// All threads of block 0: keeps the exchanged matrix and limits in the handle. A barrier must
+// follow before they are read there.
 __device__ inline void keep_counts(const DispatchParams& params, int num_columns) {
   const Domain& domain = params.domain;
   const Epoch epoch = current_epoch(domain);
@@ -40,7 +41,6 @@ __device__ inline void keep_counts(const DispatchParams& params, int num_columns
     const std::uint64_t rows = domain.exchange(domain.rank, epoch, Rank(i))->max_rows;
     params.max_rows_of_rank[i] = rows == kUnlimitedRows ? 0 : static_cast<std::int64_t>(rows);
   }
-  __syncthreads();
 }
 
 // All threads of block 0: what the handle tells about the receiving side.
@@ -97,18 +97,38 @@ __device__ inline std::int64_t scan_experts(const DispatchParams& params, Rank d
   return base;
 }
 
+// One warp: the tokens that `destination` receives. Of a first dispatch they are read where they
+// have arrived, so that nothing has to be waited for.
+__device__ inline std::int64_t tokens_to(const DispatchParams& params, Rank destination) {
+  const Domain& domain = params.domain;
+  const CountMatrix matrix{params.routing.counts, domain.num_ranks(), params.num_experts};
+  int sum = 0;
+  for (int i = static_cast<int>(threadIdx.x % warpSize); i < domain.num_ranks(); i += warpSize) {
+    sum += params.is_cached()
+               ? matrix.tokens(Rank(i), destination)
+               : domain.count_row(domain.rank, current_epoch(domain), Rank(i))[destination.index()];
+  }
+  for (int step = warpSize / 2; step > 0; step /= 2) sum += __shfl_xor_sync(~0U, sum, step);
+  return sum;
+}
+
+__device__ inline std::int64_t max_rows_of(const DispatchParams& params, const ExchangeBlock& block,
+                                           Rank destination) {
+  if (params.is_cached()) return params.max_rows_of_rank[destination.index()];
+  return block.max_rows == kUnlimitedRows ? 0 : static_cast<std::int64_t>(block.max_rows);
+}
+
 // One warp per destination: the addresses of its receive parts. False if its rows do not fit.
 __device__ inline bool find_place(const DispatchParams& params, Rank destination) {
   const Domain& domain = params.domain;
-  const CountMatrix matrix{params.routing.counts, domain.num_ranks(), params.num_experts};
   const bool compact = params.shape.layout == Layout::kCompact;
-  const std::int64_t tokens = matrix.num_tokens(destination);
+  const ExchangeBlock& block = *domain.exchange(domain.rank, current_epoch(domain), destination);
+  const std::int64_t max_rows = max_rows_of(params, block, destination);
+  const std::int64_t tokens = tokens_to(params, destination);
   const std::int64_t rows = compact ? tokens : scan_experts(params, destination);
-  const std::int64_t max_rows = params.max_rows_of_rank[destination.index()];
   if (max_rows > 0 && rows > max_rows) return false;
   const ReceiveLayout layout = max_rows > 0 ? ReceiveLayout::make(params.shape, max_rows, max_rows)
                                             : ReceiveLayout::make(params.shape, rows, tokens);
-  const ExchangeBlock& block = *domain.exchange(domain.rank, current_epoch(domain), destination);
   const WireSpan place = choose_place(block.spans[0], block.spans[1], layout.total_bytes());
   if (place.bytes < layout.total_bytes()) return false;
   if (threadIdx.x % warpSize != 0) return true;
@@ -121,15 +141,26 @@ __device__ inline bool find_place(const DispatchParams& params, Rank destination
   return true;
 }
 
-// All threads of block 0.
-__device__ inline bool find_places(const DispatchParams& params) {
+// All threads of block 0: 1 at a thread that finds a place lacking. Expert-major: the counts must
+// be in the handle.
+__device__ inline int places_lack(const DispatchParams& params) {
   const int warp = static_cast<int>(threadIdx.x / warpSize);
   const int num_warps = static_cast<int>(blockDim.x / warpSize);
   int lacking = 0;
   for (int i = warp; i < params.domain.num_ranks(); i += num_warps) {
     if (!find_place(params, Rank(i))) lacking = 1;
   }
-  return __syncthreads_or(lacking) == 0;
+  return lacking;
+}
+
+// All threads of block 0, after the peers' blocks have arrived: whether the operation can go on.
+// Leaves the counts in the handle and the places in the domain.
+__device__ inline bool take_calls(const DispatchParams& params, int num_columns) {
+  int refused = calls_differ(params.domain);
+  if (!params.is_cached()) keep_counts(params, num_columns);
+  if (params.shape.layout == Layout::kExpertMajor && __syncthreads_or(refused) != 0) return false;
+  refused |= places_lack(params);
+  return __syncthreads_or(refused) == 0;
 }
 
 // One thread of block 0, once all blocks have counted.
@@ -155,9 +186,7 @@ __device__ inline void agree(const DispatchParams& params, std::int32_t* sums, i
   Verdict verdict = Verdict::kGaveUp;
   if (domain.local->fault_is_claimed == 0 &&
       await_all(domain, params.operation, Stage::kExchange, SignalChannel::kExchanged)) {
-    const bool agreed = calls_agree(domain);
-    if (agreed && !params.is_cached()) keep_counts(params, num_columns);
-    verdict = agreed && find_places(params) ? Verdict::kProceed : Verdict::kRefused;
+    verdict = take_calls(params, num_columns) ? Verdict::kProceed : Verdict::kRefused;
   }
   if (verdict == Verdict::kRefused && threadIdx.x == 0) {
     raise_refusal(domain, params.report, params.operation);

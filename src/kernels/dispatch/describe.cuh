@@ -1,112 +1,149 @@
-// Role describe: a warp writes what goes with the payload: scales, top-k lists, origins.
+// Role describe: some warps write what goes with the payload: scales, top-k lists, origins.
 #pragma once
 
 #include <cstdint>
 
 #include "kernels/dispatch/params.hpp"
+#include "kernels/dispatch/route.cuh"
 #include "protocol/expert_map.hpp"
 
 namespace moelink::kernels {
+
+// The calling thread's place among those of the role. Work is dealt element by element, so that
+// neighbours write neighbouring words and every thread has many independent accesses in flight.
+struct Crew {
+  int index;
+  int size;
+};
+
+// Elements that a thread takes at a time.
+constexpr int kDescribeUnroll = 4;
+
+template <class Visit>
+__device__ void for_each_element(Crew crew, std::int64_t begin, std::int64_t end,
+                                 const Visit& visit) {
+#pragma unroll kDescribeUnroll
+  for (std::int64_t i = begin + crew.index; i < end; i += crew.size) visit(i);
+}
 
 template <class T>
 __device__ T* part_of_rank(const DispatchParams& params, int rank, ReceivePart part) {
   return reinterpret_cast<T*>(params.domain.peers[rank].part(part));
 }
 
-// One warp: copies a strided row of scales to a contiguous one.
-__device__ inline void copy_scales(const StridedSource& scales, std::int64_t token,
-                                   std::byte* row) {
-  const std::byte* const from = scales.data + token * scales.row_stride_bytes;
-  for (int i = static_cast<int>(threadIdx.x % warpSize); i < scales.num_columns; i += warpSize) {
-    const std::byte* const element = from + i * scales.column_stride_bytes;
-    if (scales.element_bytes == 4) {
-      reinterpret_cast<std::uint32_t*>(row)[i] = *reinterpret_cast<const std::uint32_t*>(element);
-    } else {
-      row[i] = *element;
-    }
-  }
-}
-
-// One warp: the top-k list as the receiver of a compact row sees it.
-__device__ inline void describe_compact(const DispatchParams& params, std::int64_t token, int rank,
-                                        std::int64_t row) {
-  const int k = static_cast<int>(threadIdx.x % warpSize);
-  const int num_topk = params.topk.num_topk;
-  if (k >= num_topk) return;
-  const std::int64_t from = token * num_topk + k;
-  const std::int64_t to = row * num_topk + k;
-  const bool here = params.routing.topk_owner[from] == rank;
-  if (params.topk.weights != nullptr) {
-    part_of_rank<float>(params, rank, ReceivePart::kTopkWeights)[to] =
-        here ? params.topk.weights[from] : 0.0F;
-  }
-  if (params.topk.ids == nullptr) return;
-  const ExpertMap map = ExpertMap::make(params.num_experts, params.domain.num_ranks());
-  const std::int64_t local = here ? localize(map, params.topk.id(from), Rank(rank)) : kNoExpert;
-  if (params.topk.id_bytes == 8) {
-    part_of_rank<std::int64_t>(params, rank, ReceivePart::kTopkIdx)[to] = local;
-  } else {
-    part_of_rank<std::int32_t>(params, rank, ReceivePart::kTopkIdx)[to] =
-        static_cast<std::int32_t>(local);
-  }
-}
-
-// One warp: which expert-major rows a token has at one rank.
-__device__ inline void describe_expert_rows(const DispatchParams& params, std::int64_t token,
-                                            int rank, std::int64_t row) {
-  const int k = static_cast<int>(threadIdx.x % warpSize);
-  const int num_topk = params.topk.num_topk;
-  if (k >= num_topk) return;
-  const std::int64_t from = token * num_topk + k;
-  const bool here = params.routing.topk_owner[from] == rank;
-  part_of_rank<std::int32_t>(params, rank, ReceivePart::kExpertRow)[row * num_topk + k] =
-      here ? params.routing.expert_row[from] : static_cast<std::int32_t>(kNoRow);
-}
-
-// One warp: weights and scales of a token's expert-major rows, at all ranks.
-__device__ inline void fill_expert_rows(const DispatchParams& params, std::int64_t token) {
-  const int lane = static_cast<int>(threadIdx.x % warpSize);
-  const int num_topk = params.topk.num_topk;
-  const std::int64_t at = token * num_topk + lane;
-  const int owner = lane < num_topk ? params.routing.topk_owner[at] : -1;
-  const std::int32_t row = owner >= 0 ? params.routing.expert_row[at] : 0;
-  if (owner >= 0 && params.topk.weights != nullptr) {
-    part_of_rank<float>(params, owner, ReceivePart::kTopkWeights)[row] = params.topk.weights[at];
-  }
-  if (params.scales.data == nullptr) return;
-  for (int k = 0; k < num_topk; ++k) {
-    const int rank = __shfl_sync(~0U, owner, k);
-    const std::int64_t to = __shfl_sync(~0U, row, k);
-    if (rank < 0) continue;
-    copy_scales(params.scales, token,
-                part_of_rank<std::byte>(params, rank, ReceivePart::kScales) +
-                    static_cast<std::size_t>(to) * params.shape.scale_bytes);
-  }
-}
-
-// One warp: everything but the payload of one token.
-__device__ inline void describe_token(const DispatchParams& params, std::int64_t token) {
+// visit(rank, row) for every rank that a token is sent to.
+template <class Visit>
+__device__ void for_each_row(const DispatchParams& params, std::int64_t token, const Visit& visit) {
   const int num_ranks = params.domain.num_ranks();
-  const bool compact = params.shape.layout == Layout::kCompact;
   for (int rank = 0; rank < num_ranks; ++rank) {
     const std::int64_t row = params.routing.send_row[token * num_ranks + rank];
-    if (row == kNoRow) continue;
-    if (compact) {
-      describe_compact(params, token, rank, row);
-      if (params.scales.data != nullptr) {
-        copy_scales(params.scales, token,
-                    part_of_rank<std::byte>(params, rank, ReceivePart::kScales) +
-                        static_cast<std::size_t>(row) * params.shape.scale_bytes);
-      }
-    }
-    if (params.is_cached()) continue;
-    if (threadIdx.x % warpSize == 0) {
-      part_of_rank<std::int32_t>(params, rank, ReceivePart::kSourceToken)[row] =
-          static_cast<std::int32_t>(token);
-    }
-    if (!compact) describe_expert_rows(params, token, rank, row);
+    if (row != kNoRow) visit(rank, row);
   }
-  if (!compact) fill_expert_rows(params, token);
+}
+
+// Selection `i` of the top-k lists, as the receivers of compact rows see it.
+__device__ inline void describe_selection(const DispatchParams& params, const ExpertMap& map,
+                                          std::int64_t i) {
+  const int num_topk = params.topk.num_topk;
+  const int owner = params.routing.topk_owner[i];
+  const float weight = params.topk.weights != nullptr ? params.topk.weights[i] : 0.0F;
+  const std::int64_t id = params.topk.ids != nullptr ? params.topk.id(i) : kNoExpert;
+  for_each_row(params, i / num_topk, [&](int rank, std::int64_t row) {
+    const std::int64_t to = row * num_topk + i % num_topk;
+    const bool here = owner == rank;
+    if (params.topk.weights != nullptr) {
+      part_of_rank<float>(params, rank, ReceivePart::kTopkWeights)[to] = here ? weight : 0.0F;
+    }
+    if (params.topk.ids == nullptr) return;
+    const std::int64_t local = here ? localize(map, id, Rank(rank)) : kNoExpert;
+    if (params.topk.id_bytes == 8) {
+      part_of_rank<std::int64_t>(params, rank, ReceivePart::kTopkIdx)[to] = local;
+    } else {
+      part_of_rank<std::int32_t>(params, rank, ReceivePart::kTopkIdx)[to] =
+          static_cast<std::int32_t>(local);
+    }
+  });
+}
+
+// Selection `i`, for expert-major rows: its weight, and the lists of the token's rows.
+__device__ inline void describe_expert_selection(const DispatchParams& params, std::int64_t i) {
+  const int num_topk = params.topk.num_topk;
+  const int owner = params.routing.topk_owner[i];
+  const std::int32_t expert_row = params.routing.expert_row[i];
+  if (owner >= 0 && params.topk.weights != nullptr) {
+    part_of_rank<float>(params, owner, ReceivePart::kTopkWeights)[expert_row] =
+        params.topk.weights[i];
+  }
+  if (params.is_cached()) return;
+  for_each_row(params, i / num_topk, [&](int rank, std::int64_t row) {
+    part_of_rank<std::int32_t>(params, rank,
+                               ReceivePart::kExpertRow)[row * num_topk + i % num_topk] =
+        owner == rank ? expert_row : static_cast<std::int32_t>(kNoRow);
+  });
+}
+
+// visit(rank, row) for every row that carries the token's payload.
+template <class Visit>
+__device__ void for_each_payload_row(const DispatchParams& params, std::int64_t token,
+                                     const Visit& visit) {
+  if (params.shape.layout == Layout::kCompact) {
+    for_each_row(params, token, visit);
+    return;
+  }
+  for (std::int64_t i = token * params.topk.num_topk; i < (token + 1) * params.topk.num_topk; ++i) {
+    const int owner = params.routing.topk_owner[i];
+    if (owner >= 0) visit(owner, std::int64_t{params.routing.expert_row[i]});
+  }
+}
+
+// Element `i` of the scales, T being its type.
+template <class T>
+__device__ void copy_scale(const DispatchParams& params, std::int64_t i) {
+  const StridedSource& scales = params.scales;
+  const std::int64_t token = i / scales.num_columns;
+  const std::int64_t column = i % scales.num_columns;
+  const T scale = *reinterpret_cast<const T*>(scales.data + token * scales.row_stride_bytes +
+                                              column * scales.column_stride_bytes);
+  for_each_payload_row(params, token, [&](int rank, std::int64_t row) {
+    part_of_rank<T>(params, rank, ReceivePart::kScales)[row * scales.num_columns + column] = scale;
+  });
+}
+
+__device__ inline void copy_scales(const DispatchParams& params, TokenRange tokens, Crew crew) {
+  if (params.scales.data == nullptr) return;
+  const std::int64_t begin = tokens.begin * params.scales.num_columns;
+  const std::int64_t end = tokens.end * params.scales.num_columns;
+  if (params.scales.element_bytes == 4) {
+    for_each_element(crew, begin, end,
+                     [&](std::int64_t i) { copy_scale<std::uint32_t>(params, i); });
+  } else {
+    for_each_element(crew, begin, end,
+                     [&](std::int64_t i) { copy_scale<std::uint8_t>(params, i); });
+  }
+}
+
+// Everything but the payload of a range of tokens.
+__device__ inline void describe_tokens(const DispatchParams& params, TokenRange tokens, Crew crew) {
+  const int num_topk = params.topk.num_topk;
+  const int num_ranks = params.domain.num_ranks();
+  const ExpertMap map = ExpertMap::make(params.num_experts, num_ranks);
+  const bool compact = params.shape.layout == Layout::kCompact;
+  copy_scales(params, tokens, crew);
+  for_each_element(crew, tokens.begin * num_topk, tokens.end * num_topk, [&](std::int64_t i) {
+    if (compact) {
+      describe_selection(params, map, i);
+    } else {
+      describe_expert_selection(params, i);
+    }
+  });
+  if (params.is_cached()) return;
+  for_each_element(crew, tokens.begin * num_ranks, tokens.end * num_ranks, [&](std::int64_t i) {
+    const std::int32_t row = params.routing.send_row[i];
+    if (row == kNoRow) return;
+    const int rank = static_cast<int>(i % num_ranks);
+    part_of_rank<std::int32_t>(params, rank, ReceivePart::kSourceToken)[row] =
+        static_cast<std::int32_t>(i / num_ranks);
+  });
 }
 
 }  // namespace moelink::kernels

@@ -1,4 +1,5 @@
 // Entries of the dispatch kernels: which warp takes which role.
+#include "device/pass_stage.cuh"
 #include "kernels/dispatch/agree.cuh"
 #include "kernels/dispatch/describe.cuh"
 #include "kernels/dispatch/expand.cuh"
@@ -49,10 +50,9 @@ __device__ void move_tokens(const DispatchParams& params, const DispatchPlan& pl
                             params.shape.row_bytes, plan.chunk_bytes});
     return;
   }
-  for (std::int64_t token = tokens.begin + warp - DispatchRoles::kNumSendWarps; token < tokens.end;
-       token += DispatchRoles::kNumDescribeWarps) {
-    describe_token(params, token);
-  }
+  describe_tokens(params, tokens,
+                  Crew{static_cast<int>(threadIdx.x) - 32 * DispatchRoles::kNumSendWarps,
+                       32 * DispatchRoles::kNumDescribeWarps});
 }
 
 __global__ __launch_bounds__(DispatchRoles::kNumThreads,
@@ -67,31 +67,41 @@ __global__ __launch_bounds__(DispatchRoles::kNumThreads,
                                plan.num_counters};
   const TokenRange tokens =
       part_of({0, params.num_tokens}, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
+  device::pass_stage(domain, Stage::kRoute);  // the start of the operation
   if (!params.is_cached()) {
     count_tokens(params, tokens, counters, parts.sums);
     __syncthreads();
     publish_partial(domain, parts.sums, num_columns);
   }
+  device::pass_stage(domain, Stage::kCount);
   if (blockIdx.x == 0) {
     if (!params.is_cached()) sum_partials(domain, num_columns, parts.sums);
     agree(params, parts.sums, num_columns);
   }
   const Verdict verdict = await_release(domain);
+  device::pass_stage(domain, Stage::kExchange);
   if (verdict == Verdict::kProceed) {
     if (!params.is_cached()) {
       find_first_rows(params, counters);
       place_tokens(params, tokens, counters);
       __syncthreads();
     }
+    device::pass_stage(domain, Stage::kPlace);
     move_tokens(params, plan, tokens, parts.rest);
     if (params.shape.layout == Layout::kCompact) {
       fill_tail(params, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
     }
   }
+  device::pass_stage(domain, Stage::kSend);
   if (!is_last_block(domain)) return;
   if (verdict == Verdict::kProceed) {
+    device::pass_stage(domain, Stage::kSignal);
+    __syncthreads();
     signal_all(domain, SignalChannel::kDelivered);
     await_all(domain, params.operation, Stage::kReceive, SignalChannel::kDelivered);
+  }
+  if (domain.stage_ends != nullptr && threadIdx.x == 0) {
+    domain.stage_ends[static_cast<int>(Stage::kReceive)] = device::now_ns();
   }
   end_operation(domain);
 }

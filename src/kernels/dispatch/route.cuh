@@ -30,35 +30,102 @@ struct RouteCounters {
   __device__ std::int32_t* row(int warp) const { return cells + warp * num_columns; }
 };
 
-__device__ inline bool is_first_of_owner(const DispatchParams& params, const ExpertMap& map,
-                                         std::int64_t token, int k) {
-  const std::int64_t base = token * params.topk.num_topk;
-  return is_first_for_rank(map, [&](int i) { return params.topk.id(base + i); }, k);
+// The selections that a warp looks at in one step: those of as many whole tokens as it has lanes
+// for, in the order (token, k).
+struct StepShape {
+  int num_topk;
+  int num_tokens;  // of a step
+  int slot;        // of the calling lane's token in the step; num_tokens or more: none
+  int k;
+
+  __device__ explicit StepShape(int topk)
+      : num_topk(topk),
+        num_tokens(warpSize / topk),
+        slot(static_cast<int>(threadIdx.x % warpSize) / topk),
+        k(static_cast<int>(threadIdx.x % warpSize) % topk) {}
+};
+
+// One selection as a lane sees it.
+struct Selection {
+  std::int64_t index;  // in the top-k list
+  int expert;          // -1: none, or left out by the mask
+  int owner;           // -1 likewise
+  bool is_first;       // of its token's selections that lead to this owner
+};
+
+// Index of the calling lane's selection in the step that starts at `token`; -1: none.
+__device__ inline std::int64_t selection_of_lane(const StepShape& step, TokenRange tokens,
+                                                 std::int64_t token) {
+  const bool exists = step.slot < step.num_tokens && token + step.slot < tokens.end;
+  return exists ? (token + step.slot) * step.num_topk + step.k : -1;
 }
 
-// Counts the selections, and without a mask also the tokens, of `tokens`; one thread a selection.
-__device__ inline void count_selections(const DispatchParams& params, const ExpertMap& map,
-                                        TokenRange tokens, std::int32_t* counters) {
+// One warp. `id` is what the list says at `index`.
+__device__ inline Selection resolve(const DispatchParams& params, const ExpertMap& map,
+                                    const StepShape& step, std::int64_t index, std::int64_t id) {
   const int num_ranks = params.domain.num_ranks();
-  const std::int64_t end = tokens.end * params.topk.num_topk;
-  for (std::int64_t i = tokens.begin * params.topk.num_topk + threadIdx.x % warpSize; i < end;
-       i += warpSize) {
-    const std::int64_t id = params.topk.id(i);
-    if (id == kNoExpert) continue;
-    if (!map.is_valid(id)) {
-      atomicMax(&params.domain.local->bad_selection, ~static_cast<unsigned long long>(i));
-      continue;
-    }
-    const Expert expert(static_cast<std::int32_t>(id));
-    const Rank owner = map.owner(expert);
-    const std::int64_t token = i / params.topk.num_topk;
-    if (params.mask != nullptr && params.mask[token * num_ranks + owner.value()] == 0) continue;
-    atomicAdd(&counters[num_ranks + expert.value()], 1);
-    const int k = static_cast<int>(i % params.topk.num_topk);
-    if (params.mask == nullptr && is_first_of_owner(params, map, token, k)) {
-      atomicAdd(&counters[owner.value()], 1);
+  Selection selection{index, -1, -1, false};
+  if (index >= 0 && id != kNoExpert && map.is_valid(id)) {
+    selection.expert = static_cast<int>(id);
+    selection.owner = map.owner(Expert(selection.expert)).value();
+    const std::int64_t token = index / step.num_topk;
+    if (params.mask != nullptr && params.mask[token * num_ranks + selection.owner] == 0) {
+      selection.expert = -1;
+      selection.owner = -1;
     }
   }
+  const int key = selection.owner < 0 ? -1 : step.slot * num_ranks + selection.owner;
+  const unsigned same = __match_any_sync(~0U, key);
+  const unsigned lower = (1U << threadIdx.x % warpSize) - 1;
+  selection.is_first = key >= 0 && (same & lower) == 0;
+  return selection;
+}
+
+// Adds the members of a group of lanes to the counter that they share. Returns how far behind the
+// counter's old value the calling lane comes: lanes count in their order.
+__device__ inline int join_counter(std::int32_t* counters, int counter) {
+  const unsigned lane = threadIdx.x % warpSize;
+  const unsigned group = __match_any_sync(~0U, counter);
+  const int before = __popc(group & ((1U << lane) - 1));
+  const std::int32_t first = counter >= 0 ? counters[counter] : 0;
+  __syncwarp();
+  if (counter >= 0 && before == 0) counters[counter] = first + __popc(group);
+  __syncwarp();
+  return first + before;
+}
+
+// visit(selection) for all selections of a warp's tokens, step by step; the ids of a step are
+// loaded during the one before.
+template <class Visit>
+__device__ void for_each_step(const DispatchParams& params, TokenRange tokens, const Visit& visit) {
+  const ExpertMap map = ExpertMap::make(params.num_experts, params.domain.num_ranks());
+  const StepShape step(params.topk.num_topk);
+  const auto load = [&](std::int64_t index) {
+    return index >= 0 ? params.topk.id(index) : std::int64_t{kNoExpert};
+  };
+  std::int64_t index = selection_of_lane(step, tokens, tokens.begin);
+  std::int64_t id = load(index);
+  for (std::int64_t token = tokens.begin; token < tokens.end; token += step.num_tokens) {
+    const std::int64_t next_index = selection_of_lane(step, tokens, token + step.num_tokens);
+    const std::int64_t next_id = load(next_index);
+    if (index >= 0 && !map.is_valid(id)) {  // the exchange tells all ranks
+      atomicMax(&params.domain.local->bad_selection, ~static_cast<unsigned long long>(index));
+    }
+    visit(resolve(params, map, step, index, id));
+    index = next_index;
+    id = next_id;
+  }
+}
+
+// One warp: counts the selections, and without a mask also the tokens, of its tokens.
+__device__ inline void count_selections(const DispatchParams& params, TokenRange tokens,
+                                        std::int32_t* counters) {
+  const int num_ranks = params.domain.num_ranks();
+  for_each_step(params, tokens, [&](const Selection& selection) {
+    const bool counts_token = params.mask == nullptr && selection.is_first;
+    join_counter(counters, counts_token ? selection.owner : -1);
+    join_counter(counters, selection.expert < 0 ? -1 : num_ranks + selection.expert);
+  });
 }
 
 __device__ inline void count_masked_tokens(const DispatchParams& params, TokenRange tokens,
@@ -75,7 +142,6 @@ __device__ inline void count_masked_tokens(const DispatchParams& params, TokenRa
 __device__ inline void count_tokens(const DispatchParams& params, TokenRange tokens,
                                     const RouteCounters& counters, std::int32_t* sums) {
   const int warp = static_cast<int>(threadIdx.x / warpSize);
-  const ExpertMap map = ExpertMap::make(params.num_experts, params.domain.num_ranks());
   for (int i = static_cast<int>(threadIdx.x); i < counters.num_columns * counters.num_warps;
        i += static_cast<int>(blockDim.x)) {
     counters.cells[i] = 0;
@@ -83,9 +149,7 @@ __device__ inline void count_tokens(const DispatchParams& params, TokenRange tok
   __syncthreads();
   if (warp < counters.num_warps) {
     const TokenRange mine = part_of(tokens, warp, counters.num_warps);
-    if (params.topk.ids != nullptr) {
-      count_selections(params, map, mine, counters.row(warp));
-    }
+    if (params.topk.ids != nullptr) count_selections(params, mine, counters.row(warp));
     if (params.mask != nullptr) count_masked_tokens(params, mine, counters.row(warp));
   }
   __syncthreads();
@@ -123,58 +187,68 @@ __device__ inline void find_first_rows(const DispatchParams& params,
   __syncthreads();
 }
 
-// One warp: the rows of one token's selections. Lane k < K has selection k.
-__device__ inline void place_selections(const DispatchParams& params, const ExpertMap& map,
-                                        std::int64_t token, std::int32_t* next_row) {
+// One warp: sends its tokens where the mask says; a lane has a rank.
+__device__ inline void place_masked_tokens(const DispatchParams& params, TokenRange tokens,
+                                           std::int32_t* next_row) {
   const int num_ranks = params.domain.num_ranks();
-  const int lane = static_cast<int>(threadIdx.x % warpSize);
-  const int num_topk = params.topk.num_topk;
-  std::int64_t id = lane < num_topk ? params.topk.id(token * num_topk + lane) : kNoExpert;
-  int owner = id < 0 ? -1 : static_cast<int>(id) / map.experts_per_rank;
-  if (owner >= 0 && params.mask != nullptr && params.mask[token * num_ranks + owner] == 0) {
-    owner = -1;
+  for (int rank = static_cast<int>(threadIdx.x % warpSize); rank < num_ranks; rank += warpSize) {
+    for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
+      const std::int64_t at = token * num_ranks + rank;
+      const bool sent = params.mask[at] != 0;
+      params.routing.send_row[at] = sent ? next_row[rank]++ : static_cast<std::int32_t>(kNoRow);
+      params.routing.is_token_in_rank[at] = sent ? 1 : 0;
+    }
   }
-  if (owner < 0) id = kNoExpert;
-  const unsigned lower = (1U << lane) - 1;
-  const unsigned same_owner = __match_any_sync(~0U, owner);
-  if (params.mask == nullptr && owner >= 0 && (same_owner & lower) == 0) {
-    params.routing.send_row[token * num_ranks + owner] = next_row[owner]++;
-    params.routing.is_token_in_rank[token * num_ranks + owner] = 1;
-  }
-  if (lane < num_topk) params.routing.topk_owner[token * num_topk + lane] = owner;
-  if (params.shape.layout == Layout::kCompact) return;
-  const unsigned same_expert = __match_any_sync(~0U, static_cast<int>(id));
-  const int before = __popc(same_expert & lower);
-  std::int32_t row = static_cast<std::int32_t>(kNoRow);
-  if (id >= 0) row = next_row[num_ranks + static_cast<int>(id)] + before;
   __syncwarp();
-  if (id >= 0 && before == 0) {
-    next_row[num_ranks + static_cast<int>(id)] += __popc(same_expert);
+}
+
+// One warp: marks its tokens as sent nowhere.
+__device__ inline void clear_destinations(const DispatchParams& params, TokenRange tokens) {
+  const int num_ranks = params.domain.num_ranks();
+  for (std::int64_t i = tokens.begin * num_ranks + threadIdx.x % warpSize;
+       i < tokens.end * num_ranks; i += warpSize) {
+    params.routing.send_row[i] = static_cast<std::int32_t>(kNoRow);
+    params.routing.is_token_in_rank[i] = 0;
   }
-  if (lane < num_topk) params.routing.expert_row[token * num_topk + lane] = row;
+  __syncwarp();
+}
+
+// One warp: the rows of its tokens' selections.
+__device__ inline void place_selections(const DispatchParams& params, TokenRange tokens,
+                                        std::int32_t* next_row) {
+  const int num_ranks = params.domain.num_ranks();
+  const bool compact = params.shape.layout == Layout::kCompact;
+  for_each_step(params, tokens, [&](const Selection& selection) {
+    if (params.mask == nullptr) {
+      const int row = join_counter(next_row, selection.is_first ? selection.owner : -1);
+      if (selection.is_first) {
+        const std::int64_t at =
+            selection.index / params.topk.num_topk * num_ranks + selection.owner;
+        params.routing.send_row[at] = row;
+        params.routing.is_token_in_rank[at] = 1;
+      }
+    }
+    if (selection.index >= 0) params.routing.topk_owner[selection.index] = selection.owner;
+    if (compact) return;
+    const bool exists = selection.expert >= 0;
+    const int row = join_counter(next_row, exists ? num_ranks + selection.expert : -1);
+    if (selection.index < 0) return;
+    params.routing.expert_row[selection.index] = exists ? row : static_cast<std::int32_t>(kNoRow);
+  });
 }
 
 // All threads of a block, after find_first_rows(): gives every token its rows, in token order.
 __device__ inline void place_tokens(const DispatchParams& params, TokenRange tokens,
                                     const RouteCounters& counters) {
   const int warp = static_cast<int>(threadIdx.x / warpSize);
-  const int lane = static_cast<int>(threadIdx.x % warpSize);
   if (warp >= counters.num_warps) return;
-  const int num_ranks = params.domain.num_ranks();
-  const ExpertMap map = ExpertMap::make(params.num_experts, num_ranks);
   const TokenRange mine = part_of(tokens, warp, counters.num_warps);
-  std::int32_t* const next_row = counters.row(warp);
-  for (std::int64_t token = mine.begin; token < mine.end; ++token) {
-    for (int rank = lane; rank < num_ranks; rank += warpSize) {
-      const std::int64_t at = token * num_ranks + rank;
-      const bool sent = params.mask != nullptr && params.mask[at] != 0;
-      params.routing.send_row[at] = sent ? next_row[rank]++ : static_cast<std::int32_t>(kNoRow);
-      params.routing.is_token_in_rank[at] = sent ? 1 : 0;
-    }
-    __syncwarp();
-    if (params.topk.num_topk > 0) place_selections(params, map, token, next_row);
-    __syncwarp();
+  if (params.mask != nullptr) {
+    place_masked_tokens(params, mine, counters.row(warp));
+  } else {
+    clear_destinations(params, mine);
   }
+  if (params.topk.ids != nullptr) place_selections(params, mine, counters.row(warp));
 }
 
 }  // namespace moelink::kernels

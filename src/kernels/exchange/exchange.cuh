@@ -40,7 +40,6 @@ __device__ inline void publish_call(const Domain& domain, const ExchangeBlock& m
   const SignalValue done = SignalValue::of(epoch, kDone);
   for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
        i += static_cast<int>(blockDim.x)) {
-    device::fence_sys();
     std::uint64_t* const word = domain.signal(Rank(i), SignalChannel::kExchanged, domain.rank);
     device::SystemWord<std::uint64_t>(*word).store(done.word(), cuda::memory_order_release);
   }
@@ -66,25 +65,30 @@ __device__ inline void signal_all(const Domain& domain, SignalChannel channel) {
   const SignalValue done = SignalValue::of(current_epoch(domain), kDone);
   for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
        i += static_cast<int>(blockDim.x)) {
-    device::fence_sys();
     std::uint64_t* const word = domain.signal(Rank(i), channel, domain.rank);
     device::SystemWord<std::uint64_t>(*word).store(done.word(), cuda::memory_order_release);
   }
 }
 
-// All threads of block 0, after the peers' blocks have arrived: whether the ranks' calls agree and
-// all selections are experts. All ranks come to the same answer.
-__device__ inline bool calls_agree(const Domain& domain) {
+// All threads of block 0, after the peers' blocks have arrived: 1 at a thread that finds the ranks'
+// calls to differ, or a selection that is no expert. All ranks come to the same answer.
+__device__ inline int calls_differ(const Domain& domain) {
+  constexpr int kNumFields = static_cast<int>(kNumDigestFields);
   const Epoch epoch = current_epoch(domain);
   const ExchangeBlock& first = *domain.exchange(domain.rank, epoch, Rank(0));
   int differs = 0;
-  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
+  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks() * kNumFields;
        i += static_cast<int>(blockDim.x)) {
-    const ExchangeBlock& other = *domain.exchange(domain.rank, epoch, Rank(i));
-    if (first.digest.first_difference(other.digest) < kNumDigestFields) differs = 1;
+    const ExchangeBlock& other = *domain.exchange(domain.rank, epoch, Rank(i / kNumFields));
+    const auto field = static_cast<DigestField>(i % kNumFields);
+    if (first.digest.get(field) != other.digest.get(field)) differs = 1;
     if (other.bad_selection != 0) differs = 1;
   }
-  return __syncthreads_or(differs) == 0;
+  return differs;
+}
+
+__device__ inline bool calls_agree(const Domain& domain) {
+  return __syncthreads_or(calls_differ(domain)) == 0;
 }
 
 // Block 0 tells the other blocks how the exchange has ended. Release: publishes what it has
@@ -115,10 +119,9 @@ __device__ inline bool is_last_block(const Domain& domain) {
   __shared__ bool last;
   __syncthreads();
   if (threadIdx.x == 0) {
-    device::fence_sys();  // this block's rows before the signal of the last block
+    // Release: this block's rows, before the signal of the last block, which acquires them.
     const device::DeviceWord<std::uint32_t> done(domain.local->num_done);
     last = done.fetch_add(1, cuda::memory_order_acq_rel) + 1 == gridDim.x;
-    if (last) device::fence_sys();
   }
   __syncthreads();
   return last;

@@ -38,7 +38,6 @@ __device__ inline void write_report(const Domain& domain, const ReportTarget& ta
   __syncthreads();
   if (threadIdx.x != 0) return;
   report.verdict = verdict;
-  device::fence_sys();
   device::SystemWord<std::uint64_t>(report.serial).store(target.serial, cuda::memory_order_release);
 }
 

@@ -41,6 +41,10 @@ HWY_INLINE hn::Mask<WordTag> is_nan(Floats value) {
   return hn::RebindMask(WordTag(), hn::IsNaN(value));
 }
 
+// The NaN that GPUs convert to, so that backends agree bit for bit.
+constexpr std::uint32_t kBFloat16NaN = 0x7fffu;
+constexpr std::uint32_t kFloat16NaN = 0x7fffu;
+
 // One NaN for all, because which payload an addition keeps differs between CPUs.
 HWY_INLINE Floats canonical_nan(Floats value) {
   return float_of(hn::IfThenElse(is_nan(value), word(0x7fc00000u), bits_of(value)));
@@ -88,7 +92,7 @@ struct BFloat16 {
     const Words bits = bits_of(value);
     const Words odd = hn::And(hn::ShiftRight<16>(bits), word(1));
     const Words rounded = hn::Add(hn::Add(bits, word(0x7fffu)), odd);
-    return hn::IfThenElse(is_nan(value), word(0x7fc00000u), rounded);
+    return hn::IfThenElse(is_nan(value), word(kBFloat16NaN << 16), rounded);
   }
 
   static HWY_INLINE Floats round(Floats value) {
@@ -151,7 +155,7 @@ struct Float16 {
     const Words bounded =
         hn::IfThenElse(less(magnitude, word(0x477ff000u)), finite, word(0x7c00u));  // 65520
     const Words sign = hn::ShiftRight<16>(hn::And(bits, word(0x80000000u)));
-    return hn::IfThenElse(is_nan(value), word(0x7e00u), hn::Or(bounded, sign));
+    return hn::IfThenElse(is_nan(value), word(kFloat16NaN), hn::Or(bounded, sign));
   }
 
   static HWY_INLINE Floats round(Floats value) { return promote(demote(value)); }

@@ -1,0 +1,30 @@
+// What happens when a block has passed a stage: the clock notes it, a stress test holds it up.
+#pragma once
+
+#include "device/domain.hpp"
+#include "device/memory_order.cuh"
+
+namespace moelink::device {
+
+// A number that looks random, the same for the same operation, rank, stage and block.
+__device__ inline std::uint64_t stage_hash(const Domain& domain, Stage stage) {
+  std::uint64_t hash = domain.local->epoch * 0x9e3779b97f4a7c15U;
+  hash ^= (static_cast<std::uint64_t>(domain.rank.value()) << 40) ^
+          (static_cast<std::uint64_t>(stage) << 32) ^ blockIdx.x;
+  hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9U;
+  return (hash ^ (hash >> 27)) * 0x94d049bb133111ebU >> 33;
+}
+
+// Any threads of a block; thread 0 counts. Costs two comparisons when nobody listens.
+__device__ inline void pass_stage(const Domain& domain, Stage stage) {
+  if (threadIdx.x != 0) return;
+  if (domain.stage_ends != nullptr && blockIdx.x == 0) {
+    domain.stage_ends[static_cast<int>(stage)] = now_ns();
+  }
+  if (domain.stress_delay_ns == 0) return;
+  const std::uint64_t end = now_ns() + stage_hash(domain, stage) % domain.stress_delay_ns;
+  while (now_ns() < end) {
+  }
+}
+
+}  // namespace moelink::device
