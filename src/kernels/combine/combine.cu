@@ -56,22 +56,15 @@ __device__ void move_rows(const CombineParams& params, const CombinePlan& plan, 
   __shared__ std::uint64_t barriers[CombineRoles::kNumPullWarps][kNumPullStages];
   const int warp = static_cast<int>(threadIdx.x / warpSize);
   const auto part = [](std::int64_t count, unsigned block) { return count * block / gridDim.x; };
-  if (warp < CombineRoles::kNumPullWarps) {
-    PullPipe pipe(pieces + static_cast<std::size_t>(warp * kNumPullStages) * plan.chunk_bytes,
-                  plan.chunk_bytes, barriers[warp]);
-    const std::int64_t count = params.num_tokens * plan.num_chunks;
-    pull_pieces<Codec, kNodes>(
-        params, pipe,
-        OutputPieces(params, plan, part(count, blockIdx.x) + warp, part(count, blockIdx.x + 1)));
-    return;
-  }
+  const std::int64_t count = params.num_tokens * plan.num_chunks;
+  PullPipe pipe(pieces + static_cast<std::size_t>(warp * kNumPullStages) * plan.chunk_bytes,
+                plan.chunk_bytes, barriers[warp]);
+  pull_pieces<Codec, kNodes>(
+      params, pipe,
+      OutputPieces(params, plan, part(count, blockIdx.x) + warp, part(count, blockIdx.x + 1)));
   if (params.out_weights == nullptr) return;
-  const std::int64_t end = part(params.num_tokens, blockIdx.x + 1);
-  for (std::int64_t token =
-           part(params.num_tokens, blockIdx.x) + warp - CombineRoles::kNumPullWarps;
-       token < end; token += CombineRoles::kNumWeightWarps) {
-    combine_weights(params, token);
-  }
+  combine_weights(params, part(params.num_tokens, blockIdx.x) * params.num_topk,
+                  part(params.num_tokens, blockIdx.x + 1) * params.num_topk);
 }
 
 template <class Codec, bool kNodes>

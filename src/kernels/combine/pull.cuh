@@ -224,28 +224,33 @@ __device__ void pull_pieces(const CombineParams& params, PullPipe& pipe, OutputP
   }
 }
 
-// One warp: the weights of one token's selections, as their ranks return them.
-__device__ inline void combine_weights(const CombineParams& params, std::int64_t token) {
-  const int k = static_cast<int>(threadIdx.x % warpSize);
-  const int num_topk = params.num_topk;
-  if (k >= num_topk) return;
+// Selection `i` of the top-k lists: its weight, as the ranks return it.
+__device__ inline float combined_weight(const CombineParams& params, std::int64_t i) {
   const auto weights_of = [&](int rank) {
     return reinterpret_cast<const float*>(
         params.domain.peers[rank].part(ReceivePart::kTopkWeights));
   };
-  const std::int64_t selection = token * num_topk + k;
-  float sum = 0.0F;
   if (params.layout == Layout::kExpertMajor) {
-    const int owner = params.routing.topk_owner[selection];
-    if (owner >= 0) sum = weights_of(owner)[params.routing.expert_row[selection]];
-  } else {
-    const int num_ranks = params.domain.num_ranks();
-    for (int rank = 0; rank < num_ranks; ++rank) {
-      const std::int64_t row = params.routing.send_row[token * num_ranks + rank];
-      if (row >= 0) sum += weights_of(rank)[row * num_topk + k];
-    }
+    const int owner = params.routing.topk_owner[i];
+    return owner < 0 ? 0.0F : weights_of(owner)[params.routing.expert_row[i]];
   }
-  params.out_weights[selection] = sum;
+  const int num_ranks = params.domain.num_ranks();
+  const std::int64_t token = i / params.num_topk;
+  float sum = 0.0F;
+  for (int rank = 0; rank < num_ranks; ++rank) {
+    const std::int64_t row = params.routing.send_row[token * num_ranks + rank];
+    if (row >= 0) sum += weights_of(rank)[row * params.num_topk + i % params.num_topk];
+  }
+  return sum;
+}
+
+// All threads of a block: selections `begin` to `end`.
+__device__ inline void combine_weights(const CombineParams& params, std::int64_t begin,
+                                       std::int64_t end) {
+#pragma unroll 4
+  for (std::int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
+    params.out_weights[i] = combined_weight(params, i);
+  }
 }
 
 }  // namespace moelink::kernels

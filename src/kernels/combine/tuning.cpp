@@ -23,11 +23,14 @@ CombinePlan plan_combine(const CombineParams& params, const device::LaunchLimits
   plan.num_blocks = static_cast<int>(std::clamp<std::int64_t>(
       params.num_tokens / kMinTokensPerBlock, 1, limits.num_waiting_blocks));
   plan.num_stage_blocks = limits.num_free_blocks;
-  const std::size_t most = max_pull_bytes(params.domain.topology.num_nodes);
+  constexpr std::size_t kPieces = CombineRoles::kNumPullWarps * kNumPullStages;
+  const std::size_t fitting =
+      limits.shared_bytes_per_block / kPieces / kRowGranuleBytes * kRowGranuleBytes;
+  const std::size_t most = std::min(max_pull_bytes(params.domain.topology.num_nodes), fitting);
   const std::size_t num_chunks = std::max<std::size_t>(1, (params.row_bytes + most - 1) / most);
   plan.num_chunks = static_cast<int>(num_chunks);
   plan.chunk_bytes = align_up((params.row_bytes + num_chunks - 1) / num_chunks, kRowGranuleBytes);
-  plan.shared_bytes = CombineRoles::kNumPullWarps * kNumPullStages * plan.chunk_bytes;
+  plan.shared_bytes = kPieces * plan.chunk_bytes;
   return plan;
 }
 

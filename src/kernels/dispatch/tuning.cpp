@@ -15,9 +15,9 @@ constexpr std::size_t kMaxChunkBytes = 8192;
 // A block with fewer tokens is not worth its part in the exchange.
 constexpr std::int64_t kMinTokensPerBlock = 8;
 
-std::size_t chunk_of(std::size_t row_bytes) {
-  const std::size_t num_chunks =
-      std::max<std::size_t>(1, (row_bytes + kMaxChunkBytes - 1) / kMaxChunkBytes);
+// Equal pieces of at most `most` bytes each.
+std::size_t chunk_of(std::size_t row_bytes, std::size_t most) {
+  const std::size_t num_chunks = std::max<std::size_t>(1, (row_bytes + most - 1) / most);
   return align_up((row_bytes + num_chunks - 1) / num_chunks, kRowGranuleBytes);
 }
 
@@ -28,7 +28,6 @@ DispatchPlan plan_dispatch(const DispatchParams& params, const device::LaunchLim
   plan.num_blocks = static_cast<int>(std::clamp<std::int64_t>(
       params.num_tokens / kMinTokensPerBlock, 1, limits.num_waiting_blocks));
   plan.num_expand_blocks = limits.num_free_blocks;
-  plan.chunk_bytes = chunk_of(params.shape.row_bytes);
   const std::size_t columns =
       CountMatrix::row_length(params.domain.num_ranks(), params.num_experts);
   const std::size_t row = columns * sizeof(std::int32_t);
@@ -42,7 +41,10 @@ DispatchPlan plan_dispatch(const DispatchParams& params, const device::LaunchLim
          params.num_experts, sums + row, limits.shared_bytes_per_block);
   }
   plan.num_counters = static_cast<int>(std::min<std::size_t>(DispatchRoles::kNumWarps, room / row));
-  const std::size_t pieces = DispatchRoles::kNumSendWarps * kNumStages * plan.chunk_bytes;
+  constexpr std::size_t kPieces = DispatchRoles::kNumSendWarps * kNumStages;
+  const std::size_t fitting = room / kPieces / kRowGranuleBytes * kRowGranuleBytes;
+  plan.chunk_bytes = chunk_of(params.shape.row_bytes, std::min(kMaxChunkBytes, fitting));
+  const std::size_t pieces = kPieces * plan.chunk_bytes;
   plan.shared_bytes = sums + std::max(pieces, static_cast<std::size_t>(plan.num_counters) * row);
   return plan;
 }
