@@ -30,12 +30,15 @@ class BoundBuffer {
   BoundBuffer(const BoundBuffer&) = delete;
   BoundBuffer& operator=(const BoundBuffer&) = delete;
 
-  // `inputs` holds the Python objects behind the config's views.
+  // `inputs` holds the Python objects behind the config's views; None: the caller keeps them, and
+  // no event is asked for its state, which a CUDA graph being captured would not survive.
   template <class Config>
   auto run(const Config& config, nb::object inputs) {
-    drop_finished();
+    const bool keeps_inputs = !inputs.is_none();
+    if (keeps_inputs) drop_finished();
     auto result = call(name_of(config), [&](Buffer& buffer) { return start(buffer, config); });
-    if (result.event.pending()) in_flight_.push_back({result.event, std::move(inputs)});
+    if (keeps_inputs && result.event.pending())
+      in_flight_.push_back({result.event, std::move(inputs)});
     return result;
   }
 
@@ -138,9 +141,9 @@ void bind_low_latency_calls(nb::class_<BoundBuffer>& buffer) {
   using Handle = std::shared_ptr<LowLatencyRouting>;
   buffer
       .def("low_latency_dispatch", &BoundBuffer::run<LowLatencyDispatchConfig>, nb::arg("config"),
-           nb::arg("inputs"))
+           nb::arg("inputs").none())
       .def("low_latency_combine", &BoundBuffer::run<LowLatencyCombineConfig>, nb::arg("config"),
-           nb::arg("inputs"))
+           nb::arg("inputs").none())
       .def(
           "low_latency_combine_buffer",
           [](BoundBuffer& self, const Handle& handle) {
@@ -193,10 +196,11 @@ void bind_buffer(nb::module_& m) {
                              [&](Buffer& buffer) { return buffer.query_layout(config); });
           },
           nb::arg("config"))
-      .def("dispatch", &BoundBuffer::run<DispatchConfig>, nb::arg("config"), nb::arg("inputs"))
+      .def("dispatch", &BoundBuffer::run<DispatchConfig>, nb::arg("config"),
+           nb::arg("inputs").none())
       .def("dispatch", &BoundBuffer::run<CachedDispatchConfig>, nb::arg("config"),
-           nb::arg("inputs"))
-      .def("combine", &BoundBuffer::run<CombineConfig>, nb::arg("config"), nb::arg("inputs"))
+           nb::arg("inputs").none())
+      .def("combine", &BoundBuffer::run<CombineConfig>, nb::arg("config"), nb::arg("inputs").none())
       .def(
           "empty",
           [](BoundBuffer& self, DType dtype, const nb::tuple& shape) {

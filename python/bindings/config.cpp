@@ -29,9 +29,23 @@ void bind_survival(nb::module_& m) {
       .value("MASK", Survival::kMask);
 }
 
+void bind_device(nb::module_& m) {
+  nb::enum_<DeviceKind>(m, "DeviceKind", "Kind of a device.")
+      .value("CPU", DeviceKind::kCpu)
+      .value("CUDA", DeviceKind::kCuda);
+  nb::class_<Device>(m, "Device", "Where the tensors of a buffer live.")
+      .def(
+          "__init__",
+          [](Device* self, DeviceKind kind, int index) { new (self) Device{kind, index}; },
+          nb::arg("kind"), nb::arg("index"))
+      .def_ro("kind", &Device::kind)
+      .def_ro("index", &Device::index);
+}
+
 void bind_buffer_config(nb::module_& m) {
   nb::class_<BufferConfig>(m, "BufferConfig")
       .def(nb::init<>())
+      .def_rw("device", &BufferConfig::device)
       .def_rw("hidden_bytes", &BufferConfig::hidden_bytes)
       .def_rw("max_symmetric_bytes", &BufferConfig::max_symmetric_bytes)
       .def_rw("max_num_experts", &BufferConfig::max_num_experts)
@@ -42,11 +56,12 @@ void bind_buffer_config(nb::module_& m) {
           [](BufferConfig& self, std::int64_t value) {
             self.timeout = std::chrono::milliseconds(value);
           });
-  nb::class_<StreamOptions>(m, "StreamOptions")
-      .def(nb::init<>())
+  nb::class_<StreamOptions> stream(m, "StreamOptions");
+  stream.def(nb::init<>())
       .def_rw("completion", &StreamOptions::completion)
       .def_rw("previous_event", &StreamOptions::previous_event)
       .def_rw("num_workers", &StreamOptions::num_workers);
+  bind_cuda_stream(stream);
 }
 
 void bind_dispatch_configs(nb::module_& m) {
@@ -78,12 +93,14 @@ void bind_dispatch_configs(nb::module_& m) {
 void bind_config(nb::module_& m) {
   bind_enums(m);
   bind_survival(m);
+  bind_device(m);
   bind_buffer_config(m);
   bind_dispatch_configs(m);
-  nb::class_<LayoutConfig>(m, "LayoutConfig")
-      .def(nb::init<>())
+  nb::class_<LayoutConfig> layout(m, "LayoutConfig");
+  layout.def(nb::init<>())
       .def_rw("topk_idx", &LayoutConfig::topk_idx)
       .def_rw("num_experts", &LayoutConfig::num_experts);
+  bind_cuda_stream(layout);
   nb::class_<CombineConfig> combine(m, "CombineConfig");
   combine.def(nb::init<>())
       .def_rw("x", &CombineConfig::x)

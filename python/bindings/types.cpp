@@ -6,6 +6,7 @@
 
 #include "bindings.hpp"
 #include "dlpack_dtypes.hpp"
+#include "moelink/config.hpp"
 #include "moelink/errors.hpp"
 
 namespace moelink::python {
@@ -95,18 +96,21 @@ nb::tuple shape_of(const TensorView& view) {
   return nb::cast<nb::tuple>(tuple);
 }
 
-// `self` becomes the owner: the consumer's tensor keeps it, and with it the storage, alive.
+// `self` becomes the owner: the consumer's tensor keeps it, and with it the storage, alive. Its
+// values are there in the order of the stream of the call that returned it: nothing is waited for.
 template <class Framework>
-nb::object export_tensor(nb::handle self) {
+nb::object export_tensor(nb::handle self, const Device& device = {}) {
   const auto& view = nb::cast<const Tensor&>(self).view;
   std::array<std::size_t, kMaxTensorDims> shape{};
   for (int i = 0; i < view.ndim; ++i) {
     const auto dim = static_cast<std::size_t>(i);
     shape[dim] = static_cast<std::size_t>(view.shape[dim]);
   }
-  nb::ndarray<Framework> array(view.data, static_cast<std::size_t>(view.ndim), shape.data(), self,
-                               view.strides.data(), dlpack_type(view.dtype),
-                               nb::device::cpu::value);
+  nb::ndarray<Framework> array(
+      view.data, static_cast<std::size_t>(view.ndim), shape.data(), self, view.strides.data(),
+      dlpack_type(view.dtype),
+      device.kind == DeviceKind::kCuda ? nb::device::cuda::value : nb::device::cpu::value,
+      device.index);
   return nb::cast(array, nb::rv_policy::reference);
 }
 
@@ -151,6 +155,12 @@ void bind_types(nb::module_& m) {
       .def(
           "dlpack", [](nb::handle_t<Tensor> self) { return export_tensor<nb::no_framework>(self); },
           "Unversioned DLPack capsule: the quick way for torch.")
+      .def(
+          "dlpack_on",
+          [](nb::handle_t<Tensor> self, const Device& device) {
+            return export_tensor<nb::no_framework>(self, device);
+          },
+          nb::arg("device"), "The same for memory of the buffer's device.")
       .def("__dlpack__",
            [](nb::handle_t<Tensor> self, const nb::kwargs& kwargs) {
              return export_tensor<nb::array_api>(self).attr("__dlpack__")(**kwargs);

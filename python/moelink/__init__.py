@@ -7,7 +7,7 @@ The simple form::
     combined_x = buffer.combine(expert(recv_x), handle)
 """
 
-from moelink._core import Event, __version__
+from moelink._core import Event, __version__, has_cuda_backend
 from moelink.buffer import Buffer
 from moelink.errors import Error, ErrorCode
 from moelink.group import Group
@@ -31,6 +31,7 @@ __all__ = [
     "TraceEvent",
     "__version__",
     "dequantize_fp8",
+    "has_cuda_backend",
     "quantize_fp8",
     "set_trace_hook",
 ]

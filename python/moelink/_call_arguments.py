@@ -6,6 +6,7 @@ from typing import Any
 
 from moelink import _core
 from moelink._core import Event
+from moelink._places import Place
 from moelink.errors import invalid_argument
 
 __all__ = ["CallArguments"]
@@ -15,6 +16,7 @@ class CallArguments:
     """Base of the classes that make up Buffer."""
 
     _rank: int
+    _place: Place
 
     def _where(self, operation: str, argument: str) -> str:
         return f"{operation} (rank {self._rank}): {argument}"
@@ -33,6 +35,7 @@ class CallArguments:
         if async_finish:
             options.completion = _core.Completion.ASYNC
         options.num_workers = num_workers
+        options.cuda_stream = self._place.current_stream()
         return options
 
     def _choice(self, operation: str, argument: str, value: Any, choices: dict[str, Any]) -> Any:

@@ -20,9 +20,14 @@ _SUPPORTED = ", ".join(_DTYPE_OF_NAME)
 
 
 class Library(Protocol):
-    """What Moelink needs from a tensor library."""
+    """What Moelink needs from a tensor library, for tensors on one device."""
 
     name: str
+    device: str
+    """``"cpu"``, or such as ``"cuda:0"``."""
+
+    def on(self, device: str, where: str) -> Library:
+        """The same library for tensors on ``device``."""
 
     def view(self, tensor: Any, where: str) -> Any:
         """A core view of ``tensor``; ``where`` opens the message of an error."""
@@ -59,7 +64,17 @@ def _located(error: Error, where: str) -> Error:
     return make_error(error.code, f"{where}: {str(error).partition(': ')[2]}")
 
 
-class _NumpyLibrary:
+class _CpuLibrary:
+    """A library whose tensors are taken from the CPU only."""
+
+    name: str
+    device = "cpu"
+
+    def on(self, device: str, where: str) -> Library:
+        raise invalid_argument(f"{where}: {self.name}, expected a torch tensor on {device}")
+
+
+class _NumpyLibrary(_CpuLibrary):
     name = "a NumPy array"
 
     def __init__(self) -> None:
@@ -115,6 +130,7 @@ class _NumpyLibrary:
 
 class _TorchLibrary:
     name = "a torch tensor"
+    device = "cpu"
 
     def __init__(self) -> None:
         torch = sys.modules["torch"]
@@ -125,13 +141,24 @@ class _TorchLibrary:
         pairs = [(getattr(torch, name, None), dtype) for name, dtype in _DTYPE_OF_NAME.items()]
         self._core_dtypes = {theirs: ours for theirs, ours in pairs if theirs is not None}
         self._native_dtypes = {ours: theirs for theirs, ours in self._core_dtypes.items()}
+        self._on_gpus: dict[str, Library] = {}
+
+    def on(self, device: str, where: str) -> Library:
+        del where
+        if device not in self._on_gpus:
+            self._on_gpus[device] = _GpuTorchLibrary(device)
+        return self._on_gpus[device]
+
+    def _is_here(self, tensor: Any) -> bool:
+        return tensor.is_cpu
 
     def _check_place(self, tensor: Any, where: str) -> None:
-        if tensor.is_cpu and tensor.layout is self._strided:
+        if self._is_here(tensor) and tensor.layout is self._strided:
             return
         raise make_error(
             ErrorCode.UNSUPPORTED,
-            f"{where}: a {tensor.layout} tensor on {tensor.device}, expected torch.strided on cpu",
+            f"{where}: a {tensor.layout} tensor on {tensor.device}, expected torch.strided on "
+            f"{self.device}",
         )
 
     def view(self, tensor: Any, where: str) -> Any:
@@ -154,13 +181,16 @@ class _TorchLibrary:
         return tensor.dtype
 
     def wrap(self, tensor: _core.Tensor, dtype: Any = None) -> Any:
-        wrapped = self._from_dlpack(tensor.dlpack())
+        wrapped = self._from_dlpack(self._capsule(tensor))
         if dtype is None:
             dtype = self._native_dtypes[tensor.dtype]
         return wrapped if wrapped.dtype is dtype else wrapped.view(dtype)
 
+    def _capsule(self, tensor: _core.Tensor) -> Any:
+        return tensor.dlpack()
+
     def require_writable(self, tensor: Any, where: str) -> None:
-        del tensor, where  # every strided CPU tensor is
+        del tensor, where  # every strided tensor is
 
     def native_dtype(self, dtype: DType) -> Any:
         try:
@@ -172,7 +202,24 @@ class _TorchLibrary:
             ) from None
 
 
-class _DlpackLibrary:
+class _GpuTorchLibrary(_TorchLibrary):
+    """Tensors come and go as they are: the streams of calls say what waits for what."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+        self.name = f"a torch tensor on {device}"
+        self._index = int(device.removeprefix("cuda:"))
+        self._core_device = _core.Device(_core.DeviceKind.CUDA, self._index)
+
+    def _is_here(self, tensor: Any) -> bool:
+        return tensor.is_cuda and tensor.get_device() == self._index
+
+    def _capsule(self, tensor: _core.Tensor) -> Any:
+        return tensor.dlpack_on(self._core_device)
+
+
+class _DlpackLibrary(_CpuLibrary):
     """Any other library: through DLPack, and back as that library where the input names it."""
 
     name = "a DLPack tensor"
@@ -209,13 +256,16 @@ _dlpack = _DlpackLibrary()
 _library_of_type: dict[type, Library] = {np.ndarray: _numpy}
 
 
-def library_of(tensor: Any, where: str) -> Library:
-    """The library of ``tensor``; raises for objects that are no tensors."""
+def library_of(tensor: Any, where: str, device: str = "cpu") -> Library:
+    """The library of ``tensor`` for ``device``; raises for objects that are no tensors.
+
+    Its views check that tensors are on the device.
+    """
     library = _library_of_type.get(type(tensor))
     if library is None:
         library = _find_library(tensor, where)
         _library_of_type[type(tensor)] = library
-    return library
+    return library if device == "cpu" else library.on(device, where)
 
 
 def _find_library(tensor: Any, where: str) -> Library:
@@ -244,20 +294,27 @@ def torch_library() -> Library:
 
 def view_like(library: Library, tensor: Any, where: str) -> Any:
     """A view of ``tensor``, which must be of ``library``."""
-    theirs = library_of(tensor, where)
+    theirs = library_of(tensor, where, library.device)
     if theirs is not library:
         raise invalid_argument(f"{where}: {theirs.name}, expected {library.name} like x")
     return theirs.view(tensor, where)
 
 
-def library_and_dtype(dtype: Any, like: Any, where: str) -> tuple[Library, DType]:
+def library_and_dtype(
+    dtype: Any, like: Any, where: str, device: str = "cpu"
+) -> tuple[Library, DType]:
     """The library and core dtype meant by a user's ``dtype`` (name, NumPy's or torch's)."""
     name = dtype if isinstance(dtype, str) else str(dtype).removeprefix("torch.")
     library: Library = _numpy
+    is_torch_dtype = not isinstance(dtype, (str, np.dtype, type)) and (
+        "torch" in type(dtype).__module__
+    )
     if like is not None:
-        library = library_of(like, where)
-    elif not isinstance(dtype, (str, np.dtype, type)) and "torch" in type(dtype).__module__:
+        library = library_of(like, where, device)
+    elif is_torch_dtype or (device != "cpu" and "torch" in sys.modules):
         library = torch_library()
+    if library.device != device:
+        library = library.on(device, where)
     if name not in _DTYPE_OF_NAME:
         name = _numpy_name(dtype, name)
     if name not in _DTYPE_OF_NAME:

@@ -8,6 +8,7 @@ from typing import Any
 
 from moelink import _core
 from moelink._core import Event
+from moelink._places import place_of
 from moelink._tensors import Library, library_and_dtype, library_of, view_like
 from moelink.errors import invalid_argument
 from moelink.group import Group, milliseconds
@@ -42,6 +43,9 @@ class Buffer(LowLatencyCalls):
     * ``survival``: what happens when a peer is lost: ``"raise"``, or ``"mask"``: it is masked, with
       a warning, and the operation goes on without it.
     * ``num_nodes``: see :class:`Group`; only where ``group`` is not a Group already.
+    * ``device``: where the tensors of all calls and results are: ``"cpu"``, or ``"cuda"`` (torch's
+      current GPU) or ``"cuda:1"`` for torch tensors on that GPU. On a GPU, ``max_symmetric_bytes``
+      are taken at once (0: 1 GiB), and ``num_workers`` counts streaming multiprocessors (0: 24).
 
     Errors are :class:`moelink.Error`. Bad arguments (code ``INVALID_ARGUMENT``) leave the buffer
     usable. After a lost or late peer (``PEER_LOST``, ``TIMEOUT``) only :meth:`close` and a new
@@ -50,7 +54,7 @@ class Buffer(LowLatencyCalls):
 
     Symbols in the methods: T tokens of this rank, H channels, K = top-k, E experts, R ranks,
     L = E / R local experts. Expert e lives on rank e // L. Tensors are NumPy arrays (bfloat16 and
-    float8 through ml_dtypes), torch CPU tensors or other objects with ``__dlpack__``, all arguments
+    float8 through ml_dtypes), torch tensors or other objects with ``__dlpack__``, all arguments
     of one call of the same library; results are of the library of x, and their memory outlives the
     buffer. ``dispatch`` and ``combine`` both take
 
@@ -72,11 +76,14 @@ class Buffer(LowLatencyCalls):
         timeout: float | None = None,
         num_nodes: int = 0,
         survival: str = "raise",
+        device: Any = "cpu",
     ) -> None:
         self._group = Group.of(group, timeout, num_nodes)
         self._rank = self._group.rank
+        self._place = place_of(device, f"Buffer (rank {self._rank})")
         self._num_experts = self._group.num_ranks if num_experts is None else num_experts
         config = _core.BufferConfig()
+        config.device = self._place.device
         if timeout is not None:
             config.timeout_ms = milliseconds(timeout, f"Buffer (rank {self._rank})")
         sizes = {
@@ -102,6 +109,11 @@ class Buffer(LowLatencyCalls):
         return self._group
 
     @property
+    def device(self) -> str:
+        """``"cpu"``, or such as ``"cuda:0"``."""
+        return self._place.name
+
+    @property
     def rank(self) -> int:
         """This rank's number."""
         return self._rank
@@ -122,8 +134,9 @@ class Buffer(LowLatencyCalls):
         ``topk_idx``: int64 or int32 [T, K], -1 = no selection.
         """
         where = self._where("query_layout", "topk_idx")
-        library = library_of(topk_idx, where)
+        library = library_of(topk_idx, where, self._place.name)
         config = _core.LayoutConfig()
+        config.cuda_stream = self._place.current_stream()
         config.topk_idx = library.view(topk_idx, where)
         config.num_experts = self._num_experts if num_experts is None else num_experts
         result = self._core.query_layout(config)
@@ -171,7 +184,7 @@ class Buffer(LowLatencyCalls):
         * ``recv_stats``: int32 [L], the selections received by each local expert are added.
         """
         values, scales = self._split_pair(x)
-        library = library_of(values, self._where("dispatch", "x"))
+        library = library_of(values, self._where("dispatch", "x"), self._place.name)
         if handle is None:
             config: Any = self._routed_config(library, topk_idx, is_token_in_rank, recv_stats)
             config.num_experts = self._num_experts if num_experts is None else num_experts
@@ -179,10 +192,10 @@ class Buffer(LowLatencyCalls):
         else:
             config = self._cached_config(handle, layout, topk_idx, is_token_in_rank, recv_stats)
         self._set_payload(config, library, values, scales, topk_weights)
-        if previous_event is not None or async_finish or num_workers:
+        if self._place.has_streams or previous_event is not None or async_finish or num_workers:
             config.stream = self._stream("dispatch", previous_event, async_finish, num_workers)
         inputs = (x, topk_idx, topk_weights, is_token_in_rank, recv_stats, config)
-        result = self._core.dispatch(config, inputs)
+        result = self._place.run(self._core.dispatch, config, inputs, async_finish)
         return _wrap_dispatch(result, library, values, scales)
 
     def combine(
@@ -214,7 +227,7 @@ class Buffer(LowLatencyCalls):
         :class:`CombineResult`.
         """
         where = self._where("combine", "x")
-        library = library_of(x, where)
+        library = library_of(x, where, self._place.name)
         config = _core.CombineConfig()
         config.x = library.view(x, where)
         config.handle = self._routing("combine", handle)
@@ -227,9 +240,10 @@ class Buffer(LowLatencyCalls):
             where = self._where("combine", "out")
             config.out = view_like(library, out, where)
             library.require_writable(out, where)
-        if previous_event is not None or async_finish or num_workers:
+        if self._place.has_streams or previous_event is not None or async_finish or num_workers:
             config.stream = self._stream("combine", previous_event, async_finish, num_workers)
-        result = self._core.combine(config, (x, topk_weights, bias, out, config))
+        inputs = (x, topk_weights, bias, out, config)
+        result = self._place.run(self._core.combine, config, inputs, async_finish)
         combined = library.wrap(result.combined_x, library.dtype_of(x)) if out is None else out
         if topk_weights is None and not async_finish:
             return combined
@@ -241,9 +255,11 @@ class Buffer(LowLatencyCalls):
         """A tensor in symmetric memory, which ``combine`` reads in place. Local, not collective.
 
         ``dtype``: NumPy's, torch's, or a name such as ``"bfloat16"``. The result is of the library
-        of ``like``, else of that of ``dtype``, else NumPy. Its contents are unspecified.
+        of ``like``, else of that of ``dtype``, else NumPy, on a GPU torch. Its contents are
+        unspecified.
         """
-        library, core_dtype = library_and_dtype(dtype, like, self._where("empty", "dtype"))
+        where = self._where("empty", "dtype")
+        library, core_dtype = library_and_dtype(dtype, like, where, self._place.name)
         dims = (shape,) if isinstance(shape, int) else tuple(shape)
         return library.wrap(self._core.empty(core_dtype, dims), library.native_dtype(core_dtype))
 
@@ -263,6 +279,7 @@ class Buffer(LowLatencyCalls):
         Tensors that are still alive keep their memory.
         """
         self._core.close()
+        self._place.forget()
 
     def __enter__(self) -> Buffer:
         return self
@@ -277,6 +294,7 @@ class Buffer(LowLatencyCalls):
             self.close()
         else:
             self._core.abandon()
+            self._place.forget()
 
     def __repr__(self) -> str:
         state = "closed" if self._core.closed else "open"

@@ -178,7 +178,7 @@ class LowLatencyCalls(CallArguments):
                 config, "low_latency_dispatch", return_hook, previous_event, async_finish
             )
         result = self._core.low_latency_dispatch(config, tensors)
-        library = library_of(x, "x")
+        library = library_of(x, "x", self._place.name)
         recv_x = result.recv_x_like(x) if fp8 is None else None
         if recv_x is None:
             recv_x = _wrap_rows(result, library)
@@ -229,7 +229,7 @@ class LowLatencyCalls(CallArguments):
         result = self._core.low_latency_combine(config, tensors)
         combined = result.combined_x_like(x) if out is None else out
         if combined is None:
-            library = library_of(x, "x")
+            library = library_of(x, "x", self._place.name)
             combined = library.wrap(result.combined_x, library.dtype_of(x))
         if not return_hook and not async_finish:
             return combined
@@ -242,7 +242,7 @@ class LowLatencyCalls(CallArguments):
         bfloat16, shaped as recv_x of the handle; valid until that operation. Of the library of
         ``like``, or NumPy.
         """
-        library = handle._library if like is None else library_of(like, "like")
+        library = handle._library if like is None else library_of(like, "like", self._place.name)
         return library.wrap(self._core.low_latency_combine_buffer(handle._core))
 
     def clean_low_latency(self) -> None:
@@ -272,7 +272,7 @@ class LowLatencyCalls(CallArguments):
     def _set_views(
         self, config: Any, operation: str, names: tuple[str, ...], tensors: tuple[Any, ...]
     ) -> None:
-        library = library_of(tensors[0], self._where(operation, names[0]))
+        library = library_of(tensors[0], self._where(operation, names[0]), self._place.name)
         for name, tensor in zip(names, tensors, strict=True):
             if tensor is not None:
                 view = view_like(library, tensor, self._where(operation, name))

@@ -1,0 +1,19 @@
+// What Python needs of CUDA beside the backend, in builds with it and without.
+#pragma once
+
+#include "moelink/event.hpp"
+
+namespace moelink::python {
+
+// Whether this build has the CUDA backend.
+bool has_cuda_backend();
+
+// The kind of symmetric memory that ranks which are processes, `device` at each, would share: "vmm"
+// or "ipc". Throws Error where CUDA does not work.
+const char* cuda_memory_kind(int device);
+
+// An event behind what is enqueued on `cuda_stream`, a cudaStream_t of `device`, now. Throws
+// Error(kUnsupported) in builds without the CUDA backend.
+Event record_event(int device, void* cuda_stream);
+
+}  // namespace moelink::python
