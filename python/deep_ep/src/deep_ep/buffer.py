@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from deep_ep.config import Config, default_combine_config, default_dispatch_config
+from deep_ep.device import buffer_device, symmetric_bytes
 from deep_ep.high_throughput import HighThroughputCalls
 from deep_ep.keywords import check_keywords
 from deep_ep.low_latency import LowLatencyCalls, low_latency_size_hint
@@ -28,12 +29,17 @@ class Buffer(HighThroughputCalls, LowLatencyCalls):
 
     * ``group``: a torch process group of any backend that can all-gather objects, or a
       moelink.Group; None: ``comm``, an mpi4py communicator.
-    * ``num_nvl_bytes``, ``num_rdma_bytes``: kept as attributes; memory grows with what calls need.
+    * ``num_nvl_bytes``, ``num_rdma_bytes``: kept as attributes. On a GPU their sum, at least 1 GiB,
+      is taken as symmetric memory, unless ``MOELINK_MAX_SYMMETRIC_BYTES`` says how much; on the CPU
+      memory grows with what calls need.
     * ``low_latency_mode``: allows the ``low_latency_`` calls, besides the normal ones.
     * ``enable_shrink``: a lost rank is masked with a warning, and the others go on.
     * ``hidden_bytes``, ``num_experts``: of the simple form, see ``dispatch``.
     * ``num_nodes``: splits the group into emulated nodes. 0: ``MOELINK_NODES``, or 8 ranks each.
     * The other arguments are hints. ``MOELINK_TIMEOUT_MS`` limits every wait for a peer.
+
+    Tensors are on the device that ``MOELINK_DEVICE`` names (cpu, cuda, cuda:1), else on the current
+    GPU, else on the CPU.
     """
 
     num_sms: int = 20
@@ -73,15 +79,23 @@ class Buffer(HighThroughputCalls, LowLatencyCalls):
         self.enable_shrink = bool(enable_shrink)
         if self.low_latency_mode or self._topology.is_internode:
             self.nvshmem_qp_depth = int(os.environ.get("NVSHMEM_QP_DEPTH", "1024"))
+        device = buffer_device()
+        self._device = device
         options: dict[str, Any] = {"survival": "mask"} if enable_shrink else {}
+        options["max_symmetric_bytes"] = symmetric_bytes(device, num_nvl_bytes + num_rdma_bytes)
         self._buffer = moelink.Buffer(
-            members, hidden_bytes, num_experts=num_experts, timeout=buffer_timeout(), **options
+            members,
+            hidden_bytes,
+            num_experts=num_experts,
+            timeout=buffer_timeout(),
+            device=device,
+            **options,
         )
         self._num_low_latency_calls = 0
         self._zero_copy_call: int | None = None
         self._local_bytes: dict[bool, torch.Tensor] = {}
         self._is_open = True
-        self.runtime = Runtime(self._topology, lambda: self._is_open, self.destroy)
+        self.runtime = Runtime(self._topology, device, lambda: self._is_open, self.destroy)
         self._print_sizes()
 
     def destroy(self) -> None:
@@ -136,7 +150,7 @@ class Buffer(HighThroughputCalls, LowLatencyCalls):
         )
 
     def get_comm_stream(self) -> Any:
-        """Stream of the communication."""
+        """The current stream: calls run on it, asynchronous ones beside it."""
         return self.runtime.get_comm_stream()
 
     def get_local_buffer_tensor(
@@ -174,8 +188,11 @@ class Buffer(HighThroughputCalls, LowLatencyCalls):
     def _raw_bytes(self, use_rdma_buffer: bool) -> torch.Tensor:
         if use_rdma_buffer not in self._local_bytes:
             num_bytes = self.num_rdma_bytes if use_rdma_buffer else self.num_nvl_bytes
-            # NumPy's zeros take no memory until they are written.
-            self._local_bytes[use_rdma_buffer] = torch.from_numpy(np.zeros(num_bytes, np.uint8))
+            if self._device.type == "cuda":
+                raw = torch.zeros(num_bytes, dtype=torch.uint8, device=self._device)
+            else:  # NumPy's zeros take no memory until they are written
+                raw = torch.from_numpy(np.zeros(num_bytes, np.uint8))
+            self._local_bytes[use_rdma_buffer] = raw
         return self._local_bytes[use_rdma_buffer]
 
     def _open(self, operation: str) -> moelink.Buffer:

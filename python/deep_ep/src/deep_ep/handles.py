@@ -30,7 +30,7 @@ def make_handle(
     """Six tensors on one node, ten on several.
 
     ``pending_prefix``: stands in for the prefix matrix while it is not known; the caller fills it.
-    ``is_complete``: whether the dispatch is; else the source tokens are not known yet.
+    ``is_complete``: whether the source tokens are known without waiting for the dispatch.
     """
     in_rank = _carry(is_token_in_rank.detach(), routing)  # the caller's own object stays bare
     rank_prefix = routing.rank_prefix_matrix if pending_prefix is None else pending_prefix
@@ -112,4 +112,4 @@ def _carry(tensor: torch.Tensor, routing: Any) -> torch.Tensor:
 
 def _opaque(like: torch.Tensor, *shape: int, dtype: torch.dtype = torch.int32) -> torch.Tensor:
     """Shaped like what DeepEP has there; nobody reads it, so it has one element of memory."""
-    return torch.zeros((), dtype=dtype, device=like.device).expand(shape)
+    return torch.empty((), dtype=dtype, device=like.device).expand(shape)

@@ -36,6 +36,7 @@ class HighThroughputCalls:
 
     num_sms: int
     rank: int
+    _device: torch.device
     _topology: Topology
     _buffer: moelink.Buffer
 
@@ -91,7 +92,7 @@ class HighThroughputCalls:
         check_keywords("dispatch", keywords, self.rank, self._topology.is_internode)
         self._open("dispatch")
         execution = self._execution(
-            "dispatch", previous_event, async_finish, allocate_on_comm_stream
+            "dispatch", previous_event, async_finish, allocate_on_comm_stream, config
         )
         if isinstance(handle, torch.Tensor):  # dispatch(x, topk_idx, topk_weights)
             topk_weights = topk_weights if num_tokens_per_rank is None else num_tokens_per_rank
@@ -131,10 +132,9 @@ class HighThroughputCalls:
         event); with a handle of the simple form what moelink.Buffer.combine returns.
         """
         check_keywords("combine", keywords, self.rank, self._topology.is_internode)
-        del config
         self._open("combine")
         execution = self._execution(
-            "combine", previous_event, async_finish, allocate_on_comm_stream
+            "combine", previous_event, async_finish, allocate_on_comm_stream, config
         )
         simple = isinstance(handle, Routing)
         routing = handle if simple else self._routing("combine", handle)
@@ -224,10 +224,14 @@ class HighThroughputCalls:
         event = self._overlap(result.event, is_async)
         channels = Config(self.num_sms).num_channels if config is None else config.num_channels
         prefix = None
-        if is_async and sizes["num_worst_tokens"] > 0:
-            prefix = self._pending_prefix(result, event, in_rank.device)
+        if self._device.type == "cuda":  # the host may know sizes; contents come in stream order
+            is_complete = sizes["num_worst_tokens"] == 0
+        else:
+            is_complete = not is_async
+            if is_async and sizes["num_worst_tokens"] > 0:
+                prefix = self._pending_prefix(result, event, in_rank.device)
         handle = make_handle(
-            result.handle, in_rank, self._topology, channels, prefix, is_complete=not is_async
+            result.handle, in_rank, self._topology, channels, prefix, is_complete=is_complete
         )
         if counts is None:
             counts = list(result.num_recv_tokens_per_expert)
@@ -326,7 +330,12 @@ class HighThroughputCalls:
         return routing
 
     def _execution(
-        self, operation: str, previous_event: Any, async_finish: bool, on_comm_stream: bool
+        self,
+        operation: str,
+        previous_event: Any,
+        async_finish: bool,
+        on_comm_stream: bool,
+        config: Config | None = None,
     ) -> dict[str, Any]:
         where = f"{operation} (rank {self.rank})"
         event = event_of(previous_event, where)
@@ -335,7 +344,10 @@ class HighThroughputCalls:
                 f"{where}: allocate_on_comm_stream without previous_event or async_finish, "
                 "expected both"
             )
-        return {"previous_event": event, "async_finish": bool(async_finish)}
+        execution: dict[str, Any] = {"previous_event": event, "async_finish": bool(async_finish)}
+        if self._device.type == "cuda":
+            execution["num_workers"] = self.num_sms if config is None else config.num_sms
+        return execution
 
     @staticmethod
     def _overlap(event: moelink.Event, is_async: bool) -> EventOverlap:

@@ -16,9 +16,14 @@ class Runtime:
     """Belongs to one Buffer."""
 
     def __init__(
-        self, topology: Topology, is_open: Callable[[], bool], destroy: Callable[[], None]
+        self,
+        topology: Topology,
+        device: torch.device,
+        is_open: Callable[[], bool],
+        destroy: Callable[[], None],
     ) -> None:
         self._topology = topology
+        self._device = device
         self._is_open = is_open
         self._destroy = destroy
 
@@ -39,11 +44,13 @@ class Runtime:
         return self._topology.rank % self._topology.ranks_per_node if is_global else 0
 
     def get_local_device_id(self) -> int:
-        """Current GPU, or 0 without one."""
-        return torch.cuda.current_device() if torch.cuda.is_initialized() else 0
+        """Number of the buffer's GPU, or 0 without one."""
+        return self._device.index or 0
 
     def get_comm_stream(self) -> Any:
-        """Stream of the communication: torch's placeholder for CPU tensors."""
+        """The current stream, which calls that finish at once run on."""
+        if self._device.type == "cuda":
+            return torch.cuda.current_stream(self._device)
         return torch.cpu.current_stream()
 
     def destroy(self) -> None:

@@ -8,20 +8,22 @@ from typing import Any
 
 import moelink
 
+from deep_ep.device import current_stream, recorded_event
+
 __all__ = ["EventHandle", "EventOverlap", "event_of"]
 
 
 class EventHandle:
-    """A point in time of the current stream; on CPU tensors it has always passed."""
+    """A point in time of the current stream; on the CPU it has always passed."""
 
     def __init__(self) -> None:
-        self._event = moelink.Event()
+        self._event = recorded_event()
         self._after_wait: Callable[[], None] | None = None
 
     @classmethod
     def of(cls, event: moelink.Event, after_wait: Callable[[], None] | None = None) -> EventHandle:
         """The completion of a call; ``after_wait`` runs once, after the first wait."""
-        handle = cls()
+        handle = cls.__new__(cls)
         handle._event = event
         handle._after_wait = after_wait
         return handle
@@ -32,8 +34,11 @@ class EventHandle:
         return self._event
 
     def current_stream_wait(self) -> None:
-        """What the current stream does from now on happens after the event."""
-        self._event.wait()
+        """What the current stream does from now on happens after the event.
+
+        On a GPU the calling thread goes on at once.
+        """
+        self._event.wait_on(current_stream())
         after_wait, self._after_wait = self._after_wait, None
         if after_wait is not None:
             after_wait()
