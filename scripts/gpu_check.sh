@@ -3,10 +3,13 @@
 #
 #   scripts/gpu_check.sh OUTPUT_FOLDER [TEST_PATTERN] [BENCH_OPTIONS...]
 #
-# Needs build/gpu_bundle (see gpu_bundle.sh). Every test is a process of its own. Tests whose ranks
-# are processes run under an MPS daemon of our own, without which processes take turns on a GPU.
-# TEST_PATTERN: a regular expression for full test names; "none" runs no test. Leaves tests.txt and
-# bench.json in the folder and prints a short summary last.
+# Needs build/gpu_bundle (see gpu_bundle.sh), and for the Python tests torch and pytest. Every C++
+# test is a process of its own. Tests whose ranks are processes, the Python tests among them, run
+# under an MPS daemon of our own, without which processes take turns on a GPU.
+# TEST_PATTERN: a regular expression for full names of C++ tests; "none" runs none. PYTHON_TESTS: in
+# the environment, an expression for pytest's -k; "none" runs no Python test. BENCH=none in the
+# environment leaves the benchmark out. Leaves tests.txt, python.txt and bench.json in the folder and
+# prints a short summary last.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 output="${1:?usage: gpu_check.sh OUTPUT_FOLDER [TEST_PATTERN] [BENCH_OPTIONS...]}"
@@ -18,6 +21,9 @@ mkdir -p "$output"
 export LD_LIBRARY_PATH="$PWD/$bundle/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 export CUDA_MODULE_LOADING=EAGER
 seconds_per_test="${SECONDS_PER_TEST:-60}"
+seconds_for_python="${SECONDS_FOR_PYTHON:-300}"
+python_status=0
+bench_status=0
 results="$output/tests.txt"
 : >"$results"
 
@@ -49,6 +55,26 @@ run_tests() {
   done < <(full_test_names)
 }
 
+run_python_tests() {
+  local summary
+  python_summary="python: not run"
+  if [[ "${PYTHON_TESTS:-}" == none ]]; then return 0; fi
+  PYTHONPATH="$PWD/$bundle/site" PYTHONDONTWRITEBYTECODE=1 timeout -s KILL "$seconds_for_python" \
+    python3 -m pytest tests/gpu_python -p no:cacheprovider -q --maxfail=10 \
+    ${PYTHON_TESTS:+-k "$PYTHON_TESTS"} \
+    >"$output/python.txt" 2>&1
+  python_status=$?
+  grep -E '^(E  |FAILED|ERROR)' "$output/python.txt" | cut -c1-300 | head -40
+  summary="$(tail -n 1 "$output/python.txt")"
+  python_summary="python: $(count_of passed "$summary") passed, $(count_of failed "$summary") failed"
+  python_summary+=", $(count_of error "$summary") errors, exit code $python_status"
+}
+
+# count_of WORD SUMMARY: the number before a word of pytest's last line, or 0.
+count_of() {
+  grep -oE "[0-9]+ $1" <<<"$2" | grep -oE '^[0-9]+' || echo 0
+}
+
 # Ranks that are threads need a hardware queue for each of their streams.
 CUDA_DEVICE_MAX_CONNECTIONS=32 run_tests threads
 export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
@@ -56,14 +82,18 @@ CUDA_MPS_PIPE_DIRECTORY="$(mktemp -d)"
 CUDA_MPS_LOG_DIRECTORY="$(mktemp -d)"
 nvidia-cuda-mps-control -d
 run_tests processes
+run_python_tests
 echo quit | nvidia-cuda-mps-control >/dev/null
 unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
 
 echo
-"$bundle/moelink_cuda_bench" --output "$output/bench.json" "${bench_options[@]}"
-bench_status=$?
+if [[ "${BENCH:-}" != none ]]; then
+  "$bundle/moelink_cuda_bench" --output "$output/bench.json" "${bench_options[@]}"
+  bench_status=$?
+fi
 echo
 num_failed="$(grep -c '^FAIL' "$results")"
 echo "tests: $(grep -c '^ok' "$results") passed, $num_failed failed; benchmark: exit code $bench_status"
 grep '^FAIL' "$results"
-((num_failed == 0 && bench_status == 0))
+echo "$python_summary"
+((num_failed == 0 && bench_status == 0 && python_status == 0))
