@@ -41,8 +41,13 @@ std::size_t agree_on_config(const Group& group, const OpenDigest& mine, const De
   OpenDigest first;
   std::uint64_t least_capacity = mine.arena_capacity;
   for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
+    violations.require(blobs[rank].size() == sizeof(OpenDigest),
+                       "device is cpu on rank {} but not on rank {}", group.rank().value(), rank);
+  }
+  violations.throw_if_any();
+  for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
     OpenDigest other;
-    if (blobs[rank].size() == sizeof(other)) std::memcpy(&other, blobs[rank].data(), sizeof(other));
+    std::memcpy(&other, blobs[rank].data(), sizeof(other));
     if (rank == 0) first = other;
     least_capacity = std::min(least_capacity, other.arena_capacity);
     const auto compare = [&](const char* name, std::int64_t seen, std::int64_t expected) {

@@ -47,10 +47,12 @@ Opening agree_on_opening(const Group& group, const OpenDigest& mine, const Deadl
   Opening opening{static_cast<std::size_t>(mine.region_bytes), 0};
   OpenDigest first;
   for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
-    OpenDigest other;
-    violations.require(blobs[rank].size() == sizeof(other),
+    violations.require(blobs[rank].size() == sizeof(OpenDigest),
                        "device is cuda on rank {} but not on rank {}", group.rank().value(), rank);
-    if (blobs[rank].size() != sizeof(other)) continue;
+  }
+  violations.throw_if_any();
+  for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
+    OpenDigest other;
     std::memcpy(&other, blobs[rank].data(), sizeof(other));
     if (rank == 0) first = other;
     opening.region_bytes = std::min<std::size_t>(opening.region_bytes, other.region_bytes);
