@@ -89,7 +89,8 @@ LayoutResult CudaBackend::query_layout(const LayoutConfig& config) {
   LayoutResult result;
   guarded(Operation::kQueryLayout, [&] {
     Violations violations(fmt::format("query_layout (rank {})", context_->rank.value()));
-    require_on_device(violations, "topk_idx", config.topk_idx, context_->device, 4);
+    require_on_device(violations, "topk_idx", config.topk_idx, context_->device,
+                      dtype_size(config.topk_idx.dtype));
     violations.throw_if_any();
     const Topology& topology = context_->topology;
     kernels::LayoutParams params;

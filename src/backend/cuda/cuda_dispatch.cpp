@@ -43,7 +43,8 @@ void CudaDispatch::check_tensors() const {
   require_on_device(violations, "x", inputs.x, context_.device, kRowGranuleBytes);
   require_on_device(violations, "scales", inputs.scales, context_.device,
                     inputs.scales ? dtype_size(inputs.scales->dtype) : 1);
-  require_on_device(violations, "topk_idx", inputs.topk_idx, context_.device, 4);
+  require_on_device(violations, "topk_idx", inputs.topk_idx, context_.device,
+                    inputs.topk_idx ? dtype_size(inputs.topk_idx->dtype) : 1);
   require_on_device(violations, "topk_weights", inputs.topk_weights, context_.device, 4);
   require_on_device(violations, "is_token_in_rank", inputs.mask, context_.device, 1);
   require_on_device(violations, "recv_stats", inputs.recv_stats, context_.device, 4);
