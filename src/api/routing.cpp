@@ -11,7 +11,10 @@ namespace {
 
 // After it the host knows what has been received.
 const RoutingState& settled(RoutingState& state) {
-  if (state.settle) std::exchange(state.settle, nullptr)();
+  if (state.settle) {
+    state.settle();  // stays if it throws: later calls must not take unknown counts for none
+    state.settle = nullptr;
+  }
   return state;
 }
 

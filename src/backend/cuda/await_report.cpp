@@ -52,7 +52,7 @@ const kernels::Report& await_report(const CudaContext& context, const kernels::R
     }
   }
   if (report.verdict == device::Verdict::kGaveUp) {
-    context.check_fault();
+    context.faults->throw_if_raised();
     fail(ErrorCode::kInternal, "rank {}: a kernel gave up without a reason", context.rank.value());
   }
   return report;

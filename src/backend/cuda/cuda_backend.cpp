@@ -68,12 +68,14 @@ void CudaBackend::guarded(Operation operation, const std::function<void()>& step
   }
   const DeviceScope device(context_->device);
   try {
-    context_->check_fault();
+    context_->faults->throw_if_raised();
     step();
   } catch (const Error& error) {
-    // Errors of arguments arise before anything is sent or alike at all ranks: nothing is broken.
-    const bool harmless =
+    // Errors of arguments arise before anything is sent or alike at all ranks: nothing is broken,
+    // unless a kernel has found them and later calls were under way already.
+    const bool is_of_arguments =
         error.code() == ErrorCode::kInvalidArgument || error.code() == ErrorCode::kUnsupported;
+    const bool harmless = is_of_arguments && !context_->faults->is_raised();
     const std::lock_guard lock(phase_mutex_);
     if (!harmless && phase_ == Phase::kOpen) {
       phase_ = Phase::kBroken;
@@ -120,7 +122,7 @@ LayoutResult CudaBackend::query_layout(const LayoutConfig& config) {
     params.is_token_in_rank = result.is_token_in_rank.view.as<std::uint8_t>();
     params.bad_selection = bad.view.as<unsigned long long>();
     kernels::launch_layout(params, context_->limits.num_free_blocks, stream);
-    context_->order->end(options);
+    context_->order->end(options, context_->faults, context_->epoch);
     context_->order->await_results(options);
   });
   return result;
@@ -143,7 +145,7 @@ DispatchResult CudaBackend::run_dispatch(DispatchCall call, std::shared_ptr<cons
     const StreamOptions options = call.inputs.stream;
     result = CudaDispatch(*context_, std::move(call)).run();
     context_->order->await_results(options);
-    context_->check_fault();
+    context_->faults->throw_if_raised();
     result.handle = handle ? std::move(handle) : std::make_shared<const Routing>(state);
   });
   return result;
@@ -155,7 +157,7 @@ CombineResult CudaBackend::combine(const CombineConfig& config) {
     const TraceScope scope(Operation::kCombine, Stage::kReduce, context_->rank);
     result = CudaCombine(*context_, config).run();
     context_->order->await_results(config.stream);
-    context_->check_fault();
+    context_->faults->throw_if_raised();
   });
   return result;
 }
@@ -195,7 +197,7 @@ void CudaBackend::barrier() {
     const StreamOptions options{.completion = Completion::kAsync};
     cudaStream_t const stream = context_->order->begin(options);
     kernels::launch_barrier(context_->domain, mine, target, stream);
-    const Event done = context_->order->end(options);
+    const Event done = context_->order->end(options, context_->faults, context_->epoch);
     const kernels::Report& report = await_report(*context_, target, stream);
     const auto num_ranks = static_cast<std::size_t>(context_->num_ranks());
     check_same_call({const_cast<kernels::Report&>(report).blocks(), num_ranks},

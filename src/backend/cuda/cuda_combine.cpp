@@ -46,7 +46,7 @@ CombineResult CudaCombine::run() {
   launched.mine.spans[0] = publish_rows(plan, stream);
   launched.mine.spans[1] = publish_weights(stream);
   kernels::launch_combine(launched, plan, stream);
-  result_.event = context_.order->end(config_.stream);
+  result_.event = context_.order->end(config_.stream, context_.faults, context_.epoch);
   published_.clear();
   return result_;
 }

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "backend/cuda/fault_check.hpp"
 #include "backend/cuda/stream_order.hpp"
 #include "device/domain.hpp"
 #include "device/launch_limits.hpp"
@@ -18,12 +19,6 @@
 #include "symm/symmetric_memory.hpp"
 
 namespace moelink {
-
-// Pinned memory that kernels and host share; a report follows it.
-struct HostMailbox {
-  device::Fault fault;
-  std::uint32_t cancelled;  // written by the host: all waits of this rank's kernels end
-};
 
 struct CudaContext {
   std::uint64_t id = 0;  // of the buffer, unique in this process
@@ -39,6 +34,7 @@ struct CudaContext {
   std::shared_ptr<StreamOrder> order;
   std::shared_ptr<std::byte> device_state;  // everything that `domain` points to
   std::shared_ptr<std::byte> pinned;        // a HostMailbox and a Report
+  std::shared_ptr<const FaultCheck> faults;
   device::Domain domain;
   device::LaunchLimits limits;
 
@@ -57,10 +53,6 @@ struct CudaContext {
   std::shared_ptr<void> in_stream_order(std::shared_ptr<void> block) const;
   Tensor make_tensor(DType dtype, std::initializer_list<std::int64_t> shape) const;
 
-  // Throws Error(kTimeout) or Error(kPeerLost) if a kernel of this rank has given up.
-  void check_fault() const;
-  // Why a peer gave up, as far as it has said; empty, or starting with ": ".
-  std::string reason_of(Rank peer) const;
   // What a kernel may use in a call that asks for `num_workers` SMs (0: the buffer's).
   device::LaunchLimits limits_for(const StreamOptions& options) const;
 };

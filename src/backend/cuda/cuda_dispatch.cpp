@@ -73,7 +73,7 @@ DispatchResult CudaDispatch::run() {
   try {
     const device::LaunchLimits limits = context_.limits_for(options);
     kernels::launch_dispatch(launched, kernels::plan_dispatch(launched, limits), stream);
-    result.event = context_.order->end(options);
+    result.event = context_.order->end(options, context_.faults, context_.epoch);
     if (!knows_size()) block = settle(await_report(context_, launched.report, stream));
   } catch (...) {
     context_.arena->abandon();
@@ -104,8 +104,12 @@ void CudaDispatch::settle_later(const ReceiveBlock& block) const {
   DispatchCall call = call_;
   RoutingState* const state = call.state.get();
   call.state = std::shared_ptr<RoutingState>(std::shared_ptr<void>(), state);
-  state->settle = [&context = context_, routing = routing_, block, call, state] {
-    settle_routing(context, *routing, *state);
+  // Nor may it need the buffer, which the handle can outlive.
+  state->settle = [order = context_.order, faults = context_.faults, routing = routing_, block,
+                   call, state] {
+    order->synchronize();
+    faults->throw_if_raised(state->epoch);
+    settle_routing(*routing, *state, call.rank);
     call.keep_origins(block);
   };
 }

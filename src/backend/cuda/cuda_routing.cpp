@@ -63,9 +63,7 @@ std::shared_ptr<CudaRouting> make_cuda_routing(const CudaContext& context, Routi
   return routing;
 }
 
-void settle_routing(const CudaContext& context, const CudaRouting& routing, RoutingState& state) {
-  context.order->synchronize();
-  context.check_fault();
+void settle_routing(const CudaRouting& routing, RoutingState& state, Rank rank) {
   const std::size_t length = CountMatrix::row_length(state.num_ranks, state.num_experts) *
                              static_cast<std::size_t>(state.num_ranks);
   state.counts.resize(length);
@@ -74,7 +72,7 @@ void settle_routing(const CudaContext& context, const CudaRouting& routing, Rout
                       cudaMemcpyDeviceToHost, cudaStreamPerThread),
       "read the counts of a dispatch");
   check_cuda(cudaStreamSynchronize(cudaStreamPerThread), "read the counts of a dispatch");
-  state.num_recv_tokens = state.count_matrix().num_tokens(context.rank);
+  state.num_recv_tokens = state.count_matrix().num_tokens(rank);
 }
 
 }  // namespace moelink

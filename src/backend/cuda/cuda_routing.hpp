@@ -20,7 +20,7 @@ struct CudaRouting {
 // Memory for the handle of a dispatch whose sizes `state` has, and the handle's tensors in it.
 std::shared_ptr<CudaRouting> make_cuda_routing(const CudaContext& context, RoutingState& state);
 
-// Reads the counts back once the dispatch is complete: blocks until then.
-void settle_routing(const CudaContext& context, const CudaRouting& routing, RoutingState& state);
+// Reads back the counts of a dispatch that is complete.
+void settle_routing(const CudaRouting& routing, RoutingState& state, Rank rank);
 
 }  // namespace moelink

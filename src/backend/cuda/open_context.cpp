@@ -226,6 +226,8 @@ std::unique_ptr<CudaContext> open_cuda_context(const Group& group, const BufferC
       std::make_shared<StreamOrder>(ranks_are_threads ? StreamUse::kOwn : StreamUse::kCallers);
   context->limits = launch_limits(config, config.device.index, opening.num_ranks_on_device);
   make_domain(*context, config);
+  context->faults =
+      std::make_shared<FaultCheck>(context->pinned, context->memory, context->timeout);
   group.bootstrap().barrier("opening a buffer", deadline);  // regions are zero and known everywhere
   return context;
 }

@@ -8,12 +8,14 @@ namespace {
 
 class CudaEventState final : public EventState {
  public:
-  explicit CudaEventState(CudaEvent event) : event_(std::move(event)) {}
+  CudaEventState(CudaEvent event, std::shared_ptr<const FaultCheck> faults, Epoch epoch)
+      : event_(std::move(event)), faults_(std::move(faults)), epoch_(epoch) {}
 
   cudaEvent_t get() const { return event_.get(); }
   bool pending() const override { return cudaEventQuery(event_.get()) == cudaErrorNotReady; }
   void wait() const override {
     check_cuda(cudaEventSynchronize(event_.get()), "wait for an event");
+    faults_->throw_if_raised(epoch_);
   }
   void wait_on(void* cuda_stream) const override {
     check_cuda(cudaStreamWaitEvent(static_cast<cudaStream_t>(cuda_stream), event_.get(), 0),
@@ -22,6 +24,8 @@ class CudaEventState final : public EventState {
 
  private:
   CudaEvent event_;
+  std::shared_ptr<const FaultCheck> faults_;
+  Epoch epoch_;
 };
 
 bool is_capturing(cudaStream_t stream) {
@@ -87,7 +91,8 @@ cudaStream_t StreamOrder::begin(const StreamOptions& options) {
   return stream;
 }
 
-Event StreamOrder::end(const StreamOptions& options) {
+Event StreamOrder::end(const StreamOptions& options, std::shared_ptr<const FaultCheck> faults,
+                       Epoch epoch) {
   auto* const caller = static_cast<cudaStream_t>(options.cuda_stream);
   const bool captured = is_capturing(launched_on_);
   if (options.completion == Completion::kAsync) {
@@ -95,7 +100,7 @@ Event StreamOrder::end(const StreamOptions& options) {
     record(done, launched_on_);
     if (!captured) record(tail_, launched_on_);
     has_tail_ = has_tail_ || !captured;
-    return Event(std::make_shared<CudaEventState>(std::move(done)));
+    return Event(std::make_shared<CudaEventState>(std::move(done), std::move(faults), epoch));
   }
   record(tail_, launched_on_);
   has_tail_ = !captured;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <mutex>
 
+#include "backend/cuda/fault_check.hpp"
 #include "base/cuda/owners.hpp"
 #include "moelink/config.hpp"
 
@@ -27,9 +28,9 @@ class StreamOrder {
   // The stream to launch the next operation on: behind the caller's work (or previous_event alone),
   // behind the operation before, and behind the last use of memory that has been given back.
   cudaStream_t begin(const StreamOptions& options);
-  // After the launches. With kSync the caller's stream waits for them; with kAsync the result is
-  // their event.
-  Event end(const StreamOptions& options);
+  // After the launches of operation `epoch`. With kSync the caller's stream waits for them; with
+  // kAsync the result is their event, which throws the faults of operations up to this one.
+  Event end(const StreamOptions& options, std::shared_ptr<const FaultCheck> faults, Epoch epoch);
 
   // The last step of a call, which may block (see kOwn).
   void await_results(const StreamOptions& options) const;
