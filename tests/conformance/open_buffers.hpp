@@ -11,24 +11,10 @@
 #include <utility>
 #include <vector>
 
+#include "conformance/outcomes.hpp"
 #include "moelink/moelink.hpp"
 
 namespace moelink::test {
-
-// How a call ended: nothing, or the code and the text of its Error.
-struct Outcome {
-  std::optional<ErrorCode> code;
-  std::string text;
-};
-
-inline Outcome outcome_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return {error.code(), error.what()};
-  }
-  return {};
-}
 
 // Runs `call` for every rank on a thread of its own.
 inline std::vector<Outcome> on_all_ranks(int num_ranks, const std::function<void(int rank)>& call) {
