@@ -25,6 +25,9 @@ CHECKS = [
     "variables",
     "GPUs",
     "CUDA backend",
+    "GPUs in PyTorch",
+    "GPU to GPU",
+    "GPU memory kind",
     "network",
 ]
 

@@ -48,7 +48,10 @@ def test_row_is_not_verified_when_one_rank_differs() -> None:
 
 def test_document_survives_json() -> None:
     row = bench_report.make_row([make_times(0), make_times(1)])
-    document = bench_report.make_document(OPTIONS, "moelink bench", [row], [{"live_bytes": 1}])
+    results = [{"memory": {"live_bytes": 1}, "device": "cpu"}]
+    document = bench_report.make_document(OPTIONS, "moelink bench", [row], results)
+    assert document["memory_per_rank"] == [{"live_bytes": 1}]
+    assert document["device_per_rank"] == ["cpu"]
     assert json.loads(json.dumps(document)) == document
     assert {"cpu", "cores", "kernel", "python", "versions"} <= set(document["machine"])
 

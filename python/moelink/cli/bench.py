@@ -43,18 +43,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _refusal(options: BenchOptions) -> str | None:
     """Why this build or machine cannot run these options."""
-    if options.backend == "cuda":
-        import moelink
-
-        has_cuda = getattr(moelink, "has_cuda", lambda: False)
-        if not has_cuda():
-            return "--backend cuda: this build has no CUDA backend; use --backend cpu"
-        return "--backend cuda: `moelink bench` cannot measure it in this version"
+    refusal = _cuda_refusal(options) if options.backend == "cuda" else None
+    if refusal is not None:
+        return f"--backend cuda: {refusal}"
     if options.dtype in ("bf16", "fp8", "int8"):  # low latency knows no others
         try:
             import ml_dtypes  # noqa: F401
         except ImportError:
             return f"--dtype {options.dtype} needs the package ml_dtypes: pip install ml_dtypes"
+    return None
+
+
+def _cuda_refusal(options: BenchOptions) -> str | None:
+    import moelink
+
+    if not moelink.has_cuda_backend():
+        return "this build has no CUDA backend; use --backend cpu"
+    if options.mode == "ll":
+        return "the low latency mode is not there yet; use --backend cpu"
+    try:
+        import torch
+    except ImportError:
+        return "needs PyTorch for its tensors: pip install torch"
+    if not torch.cuda.is_available():
+        return "PyTorch sees no GPU (torch.cuda.is_available() is False)"
     return None
 
 
@@ -108,8 +120,7 @@ def report(options: BenchOptions, results: Sequence[dict[str, Any]]) -> int:
     rows = make_rows(results)
     if options.json is not None:
         command = shlex.join(["moelink", *sys.argv[1:]])
-        memory = [result["memory"] for result in results]
-        document = bench_report.make_document(options, command, rows, memory)
+        document = bench_report.make_document(options, command, rows, results)
         text = json.dumps(document, indent=2) + "\n"
         if options.json == "-":
             sys.stdout.write(text)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelink import reference
+from moelink.cli.bench_device import to_array
 from moelink.cli.bench_inputs import RankInputs, combine_dtype, make_inputs
 from moelink.cli.bench_options import BenchOptions
 
@@ -78,7 +79,7 @@ def differences(name: str, seen: Any, expected: Any) -> list[str]:
         return []
     if seen is None:
         return [f"{name} is absent"]
-    seen, expected = np.ascontiguousarray(seen), np.ascontiguousarray(expected)
+    seen, expected = to_array(seen), np.ascontiguousarray(expected)
     if seen.dtype != expected.dtype or seen.shape != expected.shape:
         return [
             f"{name} is {seen.dtype} {list(seen.shape)}, "

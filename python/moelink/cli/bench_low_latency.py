@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelink import reference_low_latency as reference
+from moelink.cli.bench_device import Host
 from moelink.cli.bench_expectation import differences
 from moelink.cli.bench_inputs import RankInputs, make_inputs, numpy_dtype
 from moelink.cli.bench_measure import MemcpyFloor, Operation
@@ -94,7 +95,7 @@ class LowLatencyBench:
         self._call = make_call(options)
         self._inputs = low_latency_inputs(options, buffer.rank)
         self._expected = expect_low_latency(options, buffer.rank)
-        self.floor = MemcpyFloor(max(self._dispatch_bytes(), self._combine_bytes(), 1))
+        self.floor = MemcpyFloor(Host(), max(self._dispatch_bytes(), self._combine_bytes(), 1))
         self.notes: list[str] = []
 
     def makers(self) -> list[Callable[[], Operation]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from moelink.cli.bench_device import Device
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,15 @@ class RankTimes:
 class MemcpyFloor:
     """Copies a number of bytes between two buffers of this rank whose pages are in memory."""
 
-    def __init__(self, max_bytes: int):
-        self._source: NDArray[np.uint8] = np.ones(max_bytes, dtype=np.uint8)
-        self._target: NDArray[np.uint8] = np.zeros(max_bytes, dtype=np.uint8)
-        np.copyto(self._target, self._source)
+    def __init__(self, device: Device, max_bytes: int):
+        self.device = device
+        self._source = device.put(np.ones(max_bytes, dtype=np.uint8))
+        self._target = device.put(np.zeros(max_bytes, dtype=np.uint8))
+        device.write(self._target, self._source)
 
     def copy_ns(self, num_bytes: int) -> int:
         source, target = self._source[:num_bytes], self._target[:num_bytes]
-        begin = time.perf_counter_ns()
-        np.copyto(target, source)
-        return time.perf_counter_ns() - begin
+        return self.device.timed(lambda: self.device.write(target, source))[1]
 
 
 def measure(
@@ -61,9 +60,7 @@ def measure(
     num_calls = num_warmups + num_iterations
     for call_idx in range(num_calls):
         barrier()
-        begin = time.perf_counter_ns()
-        result = operation.call()
-        elapsed_ns = time.perf_counter_ns() - begin
+        result, elapsed_ns = floor.device.timed(operation.call)
         if call_idx in (0, num_calls - 1):
             times.mismatches += [f"call {call_idx}: {text}" for text in operation.check(result)]
         del result  # receive memory is free again before the next call

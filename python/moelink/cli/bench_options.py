@@ -27,6 +27,7 @@ _EPILOG = (
   moelink bench --dtype fp8 --layout expert-major --alignment 128
   moelink bench --ranks 8 --nodes 2 --json out.json
   moelink bench --mode ll --dtype fp8            low latency, quantised on send
+  moelink bench --backend cuda                   on GPUs, which the ranks take in turn
 
   ranks of a launcher (leave --ranks out):
   export MOELINK_SECRET=$(openssl rand -hex 32)
@@ -34,7 +35,9 @@ _EPILOG = (
   mpirun -n 4 -x MOELINK_SECRET moelink bench
 
 Times are those of the slowest rank. "floor" is the time in which all ranks at
-once copy the same number of bytes with memcpy, measured in the same run.
+once copy the same number of bytes with memcpy, measured in the same run. On GPUs
+both are measured by CUDA events. Ranks that share a GPU should run under MPS
+(nvidia-cuda-mps-control -d): without it they take turns.
 
 """
     + exit_codes.HELP
@@ -90,7 +93,12 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
     job.add_argument(
         "--mode", choices=MODES, default="ht", help="high throughput or low latency (default: ht)"
     )
-    job.add_argument("--backend", choices=BACKENDS, default="cpu", help="(default: cpu)")
+    job.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="cpu",
+        help="where tensors are; cuda: in torch tensors on the GPUs (default: cpu)",
+    )
     job.add_argument(
         "--ranks",
         type=_positive,
@@ -113,8 +121,8 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
         type=_natural,
         metavar="W",
         default=0,
-        help="threads per operation and rank; 0: the cores that a rank can call its own "
-        "(default: 0)",
+        help="threads per operation and rank, on GPUs multiprocessors; 0: the cores that a rank "
+        "can call its own, on GPUs 24 (default: 0)",
     )
 
 
@@ -212,6 +220,10 @@ def shape_problems(options: BenchOptions, num_ranks: int | None) -> list[str]:
             f"--hidden {options.hidden} must be a multiple of {SCALE_BLOCK} for {options.dtype}"
         )
     problems += _mode_problems(options)
+    if options.backend == "cuda" and options.threads:
+        problems.append("--threads with --backend cuda: ranks on GPUs must be processes")
+    if options.backend == "cuda" and options.stages:
+        problems.append("--stages with --backend cuda: stages inside kernels cannot be seen")
     if num_ranks is None:
         return problems
     if options.experts % num_ranks:

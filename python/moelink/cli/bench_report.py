@@ -65,7 +65,10 @@ def _stage_medians(ranks: Sequence[RankTimes]) -> dict[str, float]:
 
 
 def make_document(
-    options: BenchOptions, command: str, rows: list[dict[str, Any]], memory: list[dict[str, int]]
+    options: BenchOptions,
+    command: str,
+    rows: list[dict[str, Any]],
+    results: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
     """The JSON document; docs/cli.md describes every key."""
     return {
@@ -76,7 +79,8 @@ def make_document(
         "options": asdict(options),
         "verified": all(row["verified"] for row in rows),
         "rows": rows,
-        "memory_per_rank": memory,
+        "memory_per_rank": [result["memory"] for result in results],
+        "device_per_rank": [result["device"] for result in results],
     }
 
 
@@ -109,9 +113,10 @@ def make_table(options: BenchOptions, rows: Sequence[dict[str, Any]]) -> Table:
 def title(options: BenchOptions) -> str:
     nodes = f" on {options.nodes} nodes" if options.nodes > 1 else ""
     mode = "low latency, " if options.mode == "ll" else ""
+    device = ", CUDA" if options.backend == "cuda" else ""
     return (
         f"{options.ranks} ranks{nodes}, {options.tokens} tokens of {options.hidden} "
-        f"{options.dtype}, top-{options.topk} of {options.experts}, {mode}{options.layout}"
+        f"{options.dtype}, top-{options.topk} of {options.experts}, {mode}{options.layout}{device}"
     )
 
 

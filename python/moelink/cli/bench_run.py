@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from moelink.cli import machine
-from moelink.cli.bench_expectation import Expectation, differences, expect, expert_rows
+from moelink.cli.bench_device import Device, device_of, put_inputs
+from moelink.cli.bench_expectation import Expectation, differences, expect
 from moelink.cli.bench_inputs import RankInputs, combine_dtype, make_inputs
 from moelink.cli.bench_low_latency import LowLatencyBench
 from moelink.cli.bench_measure import (
@@ -32,16 +31,21 @@ def run_rank(group: Any, arguments: dict[str, Any], progress: Callable[[str], No
     import moelink
 
     options = BenchOptions(**arguments)
+    device = device_of(options, group.rank, group.num_ranks)
     progress("inputs and reference")
     buffer = moelink.Buffer(
         group,
         hidden_bytes=_max_row_bytes(options),
         num_experts=options.experts,
         max_num_experts=max(2048, options.experts),
+        max_symmetric_bytes=device.symmetric_bytes(
+            worst_case_rows(options, group.num_ranks) * _max_row_bytes(options)
+        ),
         num_workers=options.workers,
+        device=device.name,
     )
     with buffer:
-        bench = _make_bench(buffer, options)
+        bench = _make_bench(buffer, options, device)
         operations = []
         for make in bench.makers():
             operation = make()
@@ -51,6 +55,7 @@ def run_rank(group: Any, arguments: dict[str, Any], progress: Callable[[str], No
     return {
         "operations": [asdict(times) for times in operations],
         "memory": memory,
+        "device": device.title,
         "notes": bench.notes,
     }
 
@@ -61,11 +66,21 @@ def _max_row_bytes(options: BenchOptions) -> int:
     )
 
 
-def _make_bench(buffer: Any, options: BenchOptions) -> RankBench | LowLatencyBench:
+def _make_bench(buffer: Any, options: BenchOptions, device: Device) -> RankBench | LowLatencyBench:
     if options.mode == "ll":
         return LowLatencyBench(buffer, options)
-    rank = buffer.rank
-    return RankBench(buffer, options, make_inputs(options, rank), expect(options, rank))
+    inputs = put_inputs(device, make_inputs(options, buffer.rank))
+    return RankBench(buffer, options, device, inputs, expect(options, buffer.rank))
+
+
+def worst_case_rows(options: BenchOptions, num_ranks: int) -> int:
+    """Rows that suffice for any routing of these shapes; the same on all ranks."""
+    num_tokens = options.tokens * num_ranks
+    if options.mode == "ll" or options.layout == "compact":
+        return max(1, num_tokens)
+    num_local = options.experts // num_ranks
+    num_rows = num_tokens * min(options.topk, num_local) + num_local * (options.alignment - 1)
+    return max(1, -(-num_rows // options.alignment) * options.alignment)
 
 
 def _run_operation(
@@ -85,13 +100,19 @@ class RankBench:
     """The operations of one rank's buffer, ready to be measured one after the other."""
 
     def __init__(
-        self, buffer: Any, options: BenchOptions, inputs: RankInputs, expected: Expectation
+        self,
+        buffer: Any,
+        options: BenchOptions,
+        device: Device,
+        inputs: RankInputs,
+        expected: Expectation,
     ):
         self._buffer = buffer
         self._options = options
+        self._device = device
         self._inputs = inputs
         self._expected = expected
-        self.floor = MemcpyFloor(max(self._dispatch_bytes(), self._combine_bytes(), 1))
+        self.floor = MemcpyFloor(device, max(self._dispatch_bytes(), self._combine_bytes(), 1))
         self._keywords = {
             "layout": options.layout.replace("-", "_"),
             "expert_alignment": options.alignment,
@@ -144,7 +165,7 @@ class RankBench:
         return Operation("cached dispatch", call, self._check_cached, self._dispatch_bytes())
 
     def _worst_case_dispatch(self) -> Operation:
-        num_rows = self._worst_case_rows()
+        num_rows = worst_case_rows(self._options, self._buffer.num_ranks)
         return Operation(
             "worst-case disp.",
             lambda: self._dispatch_raw(num_worst_tokens=num_rows),
@@ -156,17 +177,21 @@ class RankBench:
         """From symmetric memory: a receive tensor, or a copy of it in a type that can be summed."""
         result = self._dispatch_raw()
         rows = _values(result.recv_x)
-        if rows.dtype != combine_dtype(self._options):
-            summable = self._buffer.empty(rows.shape, combine_dtype(self._options))
-            np.copyto(summable, expert_rows(self._options, rows))
+        if self._options.dtype in ("fp8", "int8"):
+            summable = self._buffer.empty(tuple(rows.shape), combine_dtype(self._options))
+            self._device.write(summable, self._expert_rows(rows))
             rows = summable
         return self._combine_of(rows, result.handle, "combine")
 
     def _staged_combine(self) -> Operation:
         """From memory that the peers cannot reach."""
         result = self._dispatch_raw()
-        rows = np.array(expert_rows(self._options, _values(result.recv_x)))
+        rows = self._device.copy(self._expert_rows(_values(result.recv_x)))
         return self._combine_of(rows, result.handle, "combine, staged")
+
+    def _expert_rows(self, recv_x: Any) -> Any:
+        """As `bench_expectation.expert_rows`."""
+        return self._device.cast(recv_x, combine_dtype(self._options))
 
     def _combine_of(self, rows: Any, handle: Any, name: str) -> Operation:
         return Operation(
@@ -206,11 +231,11 @@ class RankBench:
             found += differences("recv_scales", scales[:used], received.scales)
         weights = result.recv_topk_weights
         found += differences("recv_topk_weights", weights[:used], received.topk_weights)
-        if np.any(weights[used:] != 0):
+        if bool((weights[used:] != 0).any()):
             found.append("recv_topk_weights of an unused row is not 0")
         if received.topk_idx is not None:
             found += differences("recv_topk_idx", result.recv_topk_idx[:used], received.topk_idx)
-            if np.any(result.recv_topk_idx[used:] != -1):
+            if bool((result.recv_topk_idx[used:] != -1).any()):
                 found.append("recv_topk_idx of an unused row is not -1")
         return found
 
@@ -225,21 +250,15 @@ class RankBench:
         num_filled = int(self._expected.received.is_filled.sum())
         return num_filled * self._options.hidden * combine_dtype(self._options).itemsize
 
-    def _worst_case_rows(self) -> int:
-        """Rows that suffice for any routing of these shapes; the same on all ranks."""
-        options = self._options
-        num_ranks = self._buffer.num_ranks
-        num_tokens = options.tokens * num_ranks
-        if options.layout == "compact":
-            return max(1, num_tokens)
-        num_local = options.experts // num_ranks
-        num_rows = num_tokens * min(options.topk, num_local) + num_local * (options.alignment - 1)
-        return max(1, -(-num_rows // options.alignment) * options.alignment)
-
     def _fits_worst_case(self) -> bool:
         """Collective: all ranks decide alike."""
-        num_bytes = self._worst_case_rows() * self._options.row_bytes * self._buffer.num_ranks
-        mine = num_bytes * _WORST_CASE_SHARE <= machine.available_memory_bytes()
+        num_ranks = self._buffer.num_ranks
+        rank_bytes = worst_case_rows(self._options, num_ranks) * self._options.row_bytes
+        num_bytes = rank_bytes * num_ranks
+        if self._options.backend == "cuda":  # each rank has its memory already
+            mine = 2 * rank_bytes <= self._buffer.memory_statistics().capacity_bytes
+        else:
+            mine = num_bytes * _WORST_CASE_SHARE <= machine.available_memory_bytes()
         votes = self._buffer.group.all_gather(b"yes" if mine else b"no")
         if all(vote == b"yes" for vote in votes):
             return True

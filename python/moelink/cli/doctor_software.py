@@ -9,10 +9,10 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 
-from moelink.cli import launchers, machine
+from moelink.cli import doctor_cuda, launchers, machine
 from moelink.cli.doctor_check import LIMITED, NO, OK, Check
 
-# What `src/base/environment.hpp` reads.
+# What `src/base/environment.hpp` reads, and deep_ep.
 KNOWN_VARIABLES = (
     "MOELINK_LOG",
     "MOELINK_SECRET",
@@ -22,6 +22,7 @@ KNOWN_VARIABLES = (
     "MOELINK_MAX_SYMMETRIC_BYTES",
     "MOELINK_SIMD",
     "MOELINK_CUDA_MEMORY",
+    "MOELINK_DEVICE",
 )
 
 
@@ -33,10 +34,8 @@ def checks() -> list[Check]:
         check_secret,
         check_variables,
         check_gpus,
-        check_cuda_backend,
-        check_network,
     )
-    return [function() for function in functions]
+    return [*(function() for function in functions), *doctor_cuda.checks(), check_network()]
 
 
 def check_core() -> Check:
@@ -147,17 +146,6 @@ def _output(*command: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout
-
-
-def check_cuda_backend() -> Check:
-    name = "CUDA backend"
-    try:
-        has_cuda = getattr(importlib.import_module("moelink"), "has_cuda", lambda: False)
-    except ImportError:
-        has_cuda = bool
-    if has_cuda():
-        return Check(name, OK, "in this build")
-    return Check(name, NO, "not in this build: everything runs on the CPU backend")
 
 
 def check_network() -> Check:
