@@ -29,8 +29,11 @@ class Place(Protocol):
     def run(self, call: Callable[..., Any], config: Any, inputs: Any, is_async: bool) -> Any:
         """``call(config)``, with ``inputs`` kept alive until they have been read."""
 
+    def keep_if_captured(self, result: Any) -> Any:
+        """``result``, whose memory a CUDA graph being captured will write whenever it runs."""
+
     def forget(self) -> None:
-        """Lets go of all inputs: the buffer is closed."""
+        """Lets go of everything that was kept: the buffer is closed."""
 
 
 class _Cpu:
@@ -45,6 +48,9 @@ class _Cpu:
         del is_async
         return call(config, inputs)  # the core keeps them
 
+    def keep_if_captured(self, result: Any) -> Any:
+        return result
+
     def forget(self) -> None:
         pass
 
@@ -57,7 +63,8 @@ class _Gpu:
         self.device = _core.Device(_core.DeviceKind.CUDA, index)
         self._index = index
         self._in_flight: list[tuple[Event, Any]] = []
-        self._captured: list[Any] = []
+        self._captured_inputs: list[Any] = []
+        self._captured_results: list[Any] = []
 
     def current_stream(self) -> int:
         torch = _torch_with_cuda()
@@ -66,22 +73,29 @@ class _Gpu:
     def run(self, call: Callable[..., Any], config: Any, inputs: Any, is_async: bool) -> Any:
         # A call that is not asynchronous runs in the order of the caller's stream, in which torch
         # gives memory to others. The state of events must not be asked for during a capture.
-        if not (is_async or self._in_flight or self._captured):
-            return call(config, None)
-        is_capturing = _is_capturing()
-        if not is_capturing:
+        if _is_capturing():
+            if is_async:
+                self._captured_inputs.append(inputs)
+            result = call(config, None)
+            self._captured_results.append(result)
+            return result
+        if self._in_flight or self._captured_inputs:
             self._in_flight = [entry for entry in self._in_flight if entry[0].pending]
-            self._captured.clear()
+            self._captured_inputs.clear()  # the graph's memory is now of the graph alone
         result = call(config, None)
-        if is_async and is_capturing:
-            self._captured.append(inputs)
-        elif is_async:
+        if is_async:
             self._in_flight.append((result.event, inputs))
+        return result
+
+    def keep_if_captured(self, result: Any) -> Any:
+        if _is_capturing():
+            self._captured_results.append(result)
         return result
 
     def forget(self) -> None:
         self._in_flight.clear()
-        self._captured.clear()
+        self._captured_inputs.clear()
+        self._captured_results.clear()
 
 
 _cpu = _Cpu()

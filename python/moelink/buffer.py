@@ -46,6 +46,8 @@ class Buffer(LowLatencyCalls):
     * ``device``: where the tensors of all calls and results are: ``"cpu"``, or ``"cuda"`` (torch's
       current GPU) or ``"cuda:1"`` for torch tensors on that GPU. On a GPU, ``max_symmetric_bytes``
       are taken at once (0: 1 GiB), and ``num_workers`` counts streaming multiprocessors (0: 24).
+      Calls that a CUDA graph captures need ``num_worst_tokens``; their results keep their memory
+      until the buffer is closed, because the graph may run at any time.
 
     Errors are :class:`moelink.Error`. Bad arguments (code ``INVALID_ARGUMENT``) leave the buffer
     usable. After a lost or late peer (``PEER_LOST``, ``TIMEOUT``) only :meth:`close` and a new
@@ -139,7 +141,7 @@ class Buffer(LowLatencyCalls):
         config.cuda_stream = self._place.current_stream()
         config.topk_idx = library.view(topk_idx, where)
         config.num_experts = self._num_experts if num_experts is None else num_experts
-        result = self._core.query_layout(config)
+        result = self._place.keep_if_captured(self._core.query_layout(config))
         return LayoutResult(
             library.wrap(result.num_tokens_per_rank),
             library.wrap(result.num_tokens_per_node),

@@ -28,11 +28,11 @@ class RankPool:
         """Results of ``body(group, *args)`` in rank order; raises what went wrong anywhere."""
         if not self._processes:
             self._start()
-        port = _free_port()
-        for pipe in self._pipes:
-            pipe.send((body, port, args))
-        deadline = time.monotonic() + limit_s
-        outcomes = [_receive(pipe, deadline) for pipe in self._pipes]
+        try:
+            outcomes = self._exchange(body, args, time.monotonic() + limit_s)
+        except BaseException:  # such as the end of pytest's patience
+            self.end()
+            raise
         errors = [f"rank {rank}: {error}" for rank, (_, error) in enumerate(outcomes) if error]
         if errors:
             self.end()
@@ -45,6 +45,14 @@ class RankPool:
             process.kill()
             process.join()
         self._processes, self._pipes = [], []
+
+    def _exchange(
+        self, body: Callable[..., Any], args: tuple[Any, ...], deadline: float
+    ) -> list[tuple[Any, str | None]]:
+        port = _free_port()
+        for pipe in self._pipes:
+            pipe.send((body, port, args))
+        return [_receive(pipe, deadline) for pipe in self._pipes]
 
     def _start(self) -> None:
         for rank in range(self.num_ranks):

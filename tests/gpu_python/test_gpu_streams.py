@@ -99,6 +99,36 @@ def replayed_graph(group: moelink.Group, is_async: bool) -> None:
         torch.cuda.synchronize()
 
 
+def eager_calls_between_replays(group: moelink.Group) -> None:
+    sent = all_sent(group.num_ranks)
+    x, topk_idx = on_gpu(sent[group.rank].x), on_gpu(sent[group.rank].topk_idx)
+    with open_buffer(group) as buffer:
+        expected = expected_sum(sent, buffer.num_experts, group.rank)
+
+        def step() -> torch.Tensor:
+            result = buffer.dispatch(x, topk_idx, num_worst_tokens=500)
+            return buffer.combine(result.recv_x, result.handle)
+
+        step()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            combined = step()
+        held = []
+        for replay in range(3):
+            result = buffer.dispatch(x * (replay + 2), topk_idx)
+            held.append((result.recv_x, result.recv_x.clone()))
+            graph.replay()
+            assert_same(combined, expected, f"replay {replay}")
+        for recv_x, copy in held:
+            assert torch.equal(recv_x, copy), "a graph wrote into a tensor of a later call"
+        del graph, combined
+
+
+def test_graphs_leave_tensors_of_later_calls_alone(ranks: RankPool):
+    ranks.run(eager_calls_between_replays)
+
+
 def test_a_captured_graph_follows_the_contents_of_its_inputs(ranks: RankPool):
     ranks.run(replayed_graph, False)
 

@@ -1,9 +1,11 @@
 """Buffers for devices that are not there, and tensors on devices that a buffer is not for."""
 
+from types import SimpleNamespace
+
 import moelink
 import pytest
 import torch
-from moelink import _core
+from moelink import _core, _places
 from moelink._places import place_of
 from moelink._tensors import library_of, view_like
 
@@ -81,3 +83,37 @@ def test_results_for_a_gpu_are_exported_as_of_that_gpu():
         assert torch.utils.dlpack.from_dlpack(capsule).shape == (4,)
         on_gpu = tensor.dlpack_on(_core.Device(_core.DeviceKind.CUDA, 1))
         assert "dltensor" in repr(on_gpu)
+
+
+def test_inputs_on_a_gpu_are_kept_without_asking_events_during_a_capture(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    class Event:
+        is_running = True
+
+        @property
+        def pending(self) -> bool:
+            assert not is_capturing
+            return self.is_running
+
+    event = Event()
+    is_capturing = False
+    monkeypatch.setattr(_places, "_is_capturing", lambda: is_capturing)
+    place = _places._Gpu(0)
+
+    def call(inputs: str, is_async: bool) -> None:
+        place.run(lambda config, kept: SimpleNamespace(event=event), None, inputs, is_async)
+
+    call("first", True)
+    is_capturing = True
+    call("second", True)
+    call("third", False)
+    assert [inputs for _, inputs in place._in_flight] == ["first"]
+    assert place._captured_inputs == ["second"]
+    is_capturing, event.is_running = False, False
+    call("fourth", False)
+    assert not place._in_flight
+    assert not place._captured_inputs
+    assert len(place._captured_results) == 2  # a graph writes them whenever it runs
+    place.forget()
+    assert not place._captured_results
