@@ -60,9 +60,8 @@ run_python_tests() {
   python_summary="python: not run"
   if [[ "${PYTHON_TESTS:-}" == none ]]; then return 0; fi
   PYTHONPATH="$PWD/$bundle/site" PYTHONDONTWRITEBYTECODE=1 timeout -s KILL "$seconds_for_python" \
-    python3 -m pytest tests/gpu_python -p no:cacheprovider -q --maxfail=10 \
-    ${PYTHON_TESTS:+-k "$PYTHON_TESTS"} \
-    >"$output/python.txt" 2>&1
+    python3 -m pytest tests/gpu_python -p no:cacheprovider -o addopts=-ra -v --maxfail=8 \
+    ${PYTHON_TESTS:+-k "$PYTHON_TESTS"} >"$output/python.txt" 2>&1
   python_status=$?
   grep -E '^(E  |FAILED|ERROR)' "$output/python.txt" | cut -c1-300 | head -40
   summary="$(tail -n 1 "$output/python.txt")"
