@@ -23,19 +23,51 @@ constexpr int kDefaultNumSms = 24;
 // Left free on a GPU that ranks share, for kernels that the waiting ones wait for.
 constexpr int kNumSpareSms = 4;
 
-// What a rank brings to the opening. All but the last two must be equal.
+// What a rank brings to the opening. The first three must be equal.
 struct OpenDigest {
   std::int64_t protocol_version = kProtocolVersion;
   std::int64_t max_num_experts = 0;
   std::int64_t num_nodes = 0;
   std::uint64_t region_bytes = 0;  // the least counts
-  char device_id[16] = {};         // UUID
+  std::int32_t device = 0;
+  std::int32_t num_devices = 0;  // that the rank's process sees; 0: CUDA does not work there
+  char device_id[16] = {};       // UUID
+
+  bool has_device() const { return device >= 0 && device < num_devices; }
 };
 
 struct Opening {
   std::size_t region_bytes = 0;
   int num_ranks_on_device = 0;
 };
+
+// GPUs that this process sees. Throws Error(kUnsupported) if there is no CUDA at all.
+int count_devices(const Group& group, int device) {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess) return count;
+  cudaGetLastError();
+  fail(ErrorCode::kUnsupported, "Buffer (rank {}): device is cuda:{}, but CUDA does not work: {}",
+       group.rank().value(), device, cudaGetErrorString(error));
+}
+
+// Throws the same at all ranks, except that a rank without its device speaks of itself.
+void require_devices(const Group& group, const OpenDigest& mine,
+                     const std::vector<OpenDigest>& digests) {
+  if (!mine.has_device()) {
+    fail(ErrorCode::kInvalidArgument,
+         "Buffer (rank {}): device is cuda:{}, expected 0 .. {}: this process sees {} GPUs",
+         group.rank().value(), mine.device, mine.num_devices - 1, mine.num_devices);
+  }
+  for (std::size_t rank = 0; rank < digests.size(); ++rank) {
+    if (digests[rank].has_device()) continue;
+    fail(ErrorCode::kInvalidArgument,
+         "Buffer (rank {}): device is cuda:{} on rank {}, expected 0 .. {}: its process sees {} "
+         "GPUs",
+         group.rank().value(), digests[rank].device, rank, digests[rank].num_devices - 1,
+         digests[rank].num_devices);
+  }
+}
 
 Opening agree_on_opening(const Group& group, const OpenDigest& mine, const Deadline& deadline) {
   std::string blob(sizeof(OpenDigest), '\0');
@@ -45,16 +77,19 @@ Opening agree_on_opening(const Group& group, const OpenDigest& mine, const Deadl
   Violations violations(
       fmt::format("Buffer (rank {}): the ranks' configurations differ", group.rank().value()));
   Opening opening{static_cast<std::size_t>(mine.region_bytes), 0};
-  OpenDigest first;
   for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
     violations.require(blobs[rank].size() == sizeof(OpenDigest),
                        "device is cuda on rank {} but not on rank {}", group.rank().value(), rank);
   }
   violations.throw_if_any();
+  std::vector<OpenDigest> digests(blobs.size());
   for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
-    OpenDigest other;
-    std::memcpy(&other, blobs[rank].data(), sizeof(other));
-    if (rank == 0) first = other;
+    std::memcpy(&digests[rank], blobs[rank].data(), sizeof(OpenDigest));
+  }
+  require_devices(group, mine, digests);
+  for (std::size_t rank = 0; rank < digests.size(); ++rank) {
+    const OpenDigest& other = digests[rank];
+    const OpenDigest& first = digests.front();
     opening.region_bytes = std::min<std::size_t>(opening.region_bytes, other.region_bytes);
     const bool shared = std::memcmp(other.device_id, mine.device_id, sizeof(mine.device_id)) == 0;
     opening.num_ranks_on_device += shared ? 1 : 0;
@@ -68,21 +103,6 @@ Opening agree_on_opening(const Group& group, const OpenDigest& mine, const Deadl
   }
   violations.throw_if_any();
   return opening;
-}
-
-void require_device(const Group& group, int device) {
-  int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess) {
-    cudaGetLastError();
-    fail(ErrorCode::kUnsupported, "Buffer (rank {}): device is cuda:{}, but CUDA does not work: {}",
-         group.rank().value(), device, cudaGetErrorString(error));
-  }
-  if (device < 0 || device >= count) {
-    fail(ErrorCode::kInvalidArgument,
-         "Buffer (rank {}): device is cuda:{}, expected 0 .. {}: this process sees {} GPUs",
-         group.rank().value(), device, count - 1, count);
-  }
 }
 
 std::size_t wanted_region_bytes(const BufferConfig& config, const Group& group,
@@ -178,6 +198,20 @@ void make_domain(CudaContext& context, const BufferConfig& config) {
   domain.wait.fault_is_claimed = &domain.local->fault_is_claimed;
 }
 
+OpenDigest describe_opening(const Group& group, const BufferConfig& config,
+                            std::size_t control_bytes) {
+  OpenDigest mine{.max_num_experts = config.max_num_experts,
+                  .num_nodes = group.topology().num_nodes,
+                  .region_bytes = wanted_region_bytes(config, group, control_bytes),
+                  .device = config.device.index,
+                  .num_devices = count_devices(group, config.device.index)};
+  if (!mine.has_device()) return mine;  // all ranks must learn of it
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, config.device.index), "read a device's name");
+  std::memcpy(mine.device_id, properties.uuid.bytes, sizeof(mine.device_id));
+  return mine;
+}
+
 void load_kernels() {
   kernels::load_dispatch_kernels();
   kernels::load_combine_kernels();
@@ -194,8 +228,6 @@ std::uint64_t next_context_id() {
 
 std::unique_ptr<CudaContext> open_cuda_context(const Group& group, const BufferConfig& config) {
   const TraceScope scope(Operation::kOpen, Stage::kExchange, group.rank());
-  require_device(group, config.device.index);
-  const DeviceScope device(config.device.index);
   auto context = std::make_unique<CudaContext>();
   context->timeout = config.timeout.count() > 0 ? config.timeout : group.timeout();
   const Deadline deadline = Deadline::after(context->timeout);
@@ -207,14 +239,10 @@ std::unique_ptr<CudaContext> open_cuda_context(const Group& group, const BufferC
   context->layout = ControlLayout{group.num_ranks(), config.max_num_experts};
   const std::size_t control_bytes = align_up(context->layout.total_bytes(), std::size_t{4096});
 
-  OpenDigest mine{.max_num_experts = config.max_num_experts,
-                  .num_nodes = group.topology().num_nodes,
-                  .region_bytes = wanted_region_bytes(config, group, control_bytes)};
-  cudaDeviceProp properties{};
-  check_cuda(cudaGetDeviceProperties(&properties, config.device.index), "read a device's name");
-  std::memcpy(mine.device_id, properties.uuid.bytes, sizeof(mine.device_id));
+  const OpenDigest mine = describe_opening(group, config, control_bytes);
   const Opening opening = agree_on_opening(group, mine, deadline);
 
+  const DeviceScope device(config.device.index);
   load_kernels();
   context->memory =
       open_cuda_memory(group.bootstrap(), opening.region_bytes, config.device.index, deadline);
