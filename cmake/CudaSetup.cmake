@@ -10,7 +10,10 @@ endif()
 enable_language(CUDA)
 find_package(CUDAToolkit REQUIRED)
 if(MOELINK_CCACHE AND NOT CMAKE_CUDA_COMPILER_LAUNCHER)
-  set(CMAKE_CUDA_COMPILER_LAUNCHER "${MOELINK_CCACHE}")
+  # By itself ccache compares what the preprocessor makes for the first architecture, and takes a
+  # source that has changed for another one only, or for the host, for unchanged.
+  set(CMAKE_CUDA_COMPILER_LAUNCHER
+      "${CMAKE_COMMAND}" -E env CCACHE_DEPEND=1 "${MOELINK_CCACHE}")
 endif()
 # Older CMake does not know that nvcc has C++20.
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
