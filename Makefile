@@ -48,7 +48,7 @@ asan: setup  ## C++ tests under the address and undefined-behaviour sanitizers
 tsan: setup  ## C++ tests under the thread sanitizer
 	@scripts/test_cpp.sh tsan
 
-cuda: setup  ## Compile what runs on a GPU (needs nvcc, no GPU)
+cuda: setup  ## Compile what runs on a GPU, check what kernels use (needs nvcc, no GPU)
 	@scripts/compile_cuda.sh
 
 bench: setup  ## Build and run the C++ benchmarks

@@ -25,8 +25,11 @@ if(public_sources)
 endif()
 
 moelink_header_sources("${PROJECT_SOURCE_DIR}/src" "." cpp internal_sources)
-if(NOT MOELINK_CUDA)
-  list(FILTER internal_sources EXCLUDE REGEX "/(cuda|kernels)/")
+set(needs_cuda "/header_checks/(.*/)?(cuda|kernels)/")
+if(MOELINK_CUDA)  # the others need no CUDA, and builds without it check them
+  list(FILTER internal_sources INCLUDE REGEX "${needs_cuda}")
+else()
+  list(FILTER internal_sources EXCLUDE REGEX "${needs_cuda}")
 endif()
 if(internal_sources)
   add_library(moelink_internal_headers OBJECT ${internal_sources})
