@@ -268,6 +268,16 @@ TEST_F(CudaMisuseByProcesses, ABufferOfAnotherKindOfDeviceIsRefusedByAllRanks) {
   });
 }
 
+TEST_F(CudaMisuseByProcesses, MaskingLostRanksIsRefusedBeforeTheBufferOpens) {
+  run([](Bootstrap& bootstrap) {
+    const auto open = [&] {
+      Buffer(group_over(bootstrap),
+             {.device = {DeviceKind::kCuda, 0}, .survival = Survival::kMask});
+    };
+    require_failure(outcome_of(open), ErrorCode::kUnsupported, {"survival is kMask", "kRaise"});
+  });
+}
+
 TEST_F(CudaMisuseByProcesses, LowLatencyCallsAndMasksAreUnsupportedAndSaySo) {
   run([](Bootstrap& bootstrap) {
     BufferRank rank = open_rank(bootstrap);

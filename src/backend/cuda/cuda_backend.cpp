@@ -10,6 +10,7 @@
 #include "backend/cuda/cuda_dispatch.hpp"
 #include "backend/cuda/device_checks.hpp"
 #include "base/check.hpp"
+#include "base/cuda/nvtx_range.hpp"
 #include "base/log.hpp"
 #include "base/trace_scope.hpp"
 #include "kernels/barrier/launch.hpp"
@@ -22,8 +23,14 @@ std::unique_ptr<Backend> make_cuda_backend(const Group& group, const BufferConfi
   return std::make_unique<CudaBackend>(group, config);
 }
 
-CudaBackend::CudaBackend(const Group& group, const BufferConfig& config)
-    : context_(open_cuda_context(group, config)) {}
+CudaBackend::CudaBackend(const Group& group, const BufferConfig& config) {
+  if (config.survival == Survival::kMask) {
+    fail(ErrorCode::kUnsupported,
+         "Buffer (rank {}): survival is kMask, which is not available on CUDA yet: expected kRaise",
+         group.rank().value());
+  }
+  context_ = open_cuda_context(group, config);
+}
 
 CudaBackend::~CudaBackend() {
   if (phase_ == Phase::kOpen) tell_departure("its buffer was destroyed without close()");
@@ -67,6 +74,7 @@ void CudaBackend::guarded(Operation operation, const std::function<void()>& step
     }
   }
   const DeviceScope device(context_->device);
+  const NvtxRange range(operation_name(operation));
   try {
     context_->faults->throw_if_raised();
     step();

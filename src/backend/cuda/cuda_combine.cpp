@@ -28,6 +28,7 @@ void CudaCombine::check_tensors() const {
 
 CombineResult CudaCombine::run() {
   check_tensors();
+  if (!context_.order->is_capturing(config_.stream)) context_.kept.drop_finished();
   cudaStream_t const stream = context_.order->begin(config_.stream);
   if (config_.out) {
     result_.combined_x.view = *config_.out;
@@ -46,8 +47,8 @@ CombineResult CudaCombine::run() {
   launched.mine.spans[0] = publish_rows(plan, stream);
   launched.mine.spans[1] = publish_weights(stream);
   kernels::launch_combine(launched, plan, stream);
+  context_.kept.keep(std::move(published_), stream);
   result_.event = context_.order->end(config_.stream, context_.faults, context_.epoch);
-  published_.clear();
   return result_;
 }
 

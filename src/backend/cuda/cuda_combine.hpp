@@ -31,9 +31,7 @@ class CudaCombine {
   const RoutingState& state_;
   std::size_t row_bytes_;
   CombineResult result_;
-  // Memory of this call alone. It may be used again, in stream order, as soon as the kernels are
-  // launched: they end when all peers have read it.
-  std::vector<std::shared_ptr<void>> published_;
+  KeptMemory::Blocks published_;  // what peers read; they have done so when the kernels end
 };
 
 }  // namespace moelink

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "backend/cuda/fault_check.hpp"
+#include "backend/cuda/kept_memory.hpp"
 #include "backend/cuda/stream_order.hpp"
 #include "device/domain.hpp"
 #include "device/launch_limits.hpp"
@@ -35,6 +36,7 @@ struct CudaContext {
   std::shared_ptr<std::byte> device_state;  // everything that `domain` points to
   std::shared_ptr<std::byte> pinned;        // a HostMailbox and a Report
   std::shared_ptr<const FaultCheck> faults;
+  KeptMemory kept;
   device::Domain domain;
   device::LaunchLimits limits;
 

@@ -12,7 +12,11 @@ class CudaEventState final : public EventState {
       : event_(std::move(event)), faults_(std::move(faults)), epoch_(epoch) {}
 
   cudaEvent_t get() const { return event_.get(); }
-  bool pending() const override { return cudaEventQuery(event_.get()) == cudaErrorNotReady; }
+  bool pending() const override {
+    const bool not_ready = cudaEventQuery(event_.get()) == cudaErrorNotReady;
+    cudaGetLastError();  // neither "not ready" nor "captured" is an error of a later call
+    return not_ready;
+  }
   void wait() const override {
     check_cuda(cudaEventSynchronize(event_.get()), "wait for an event");
     faults_->throw_if_raised(epoch_);
@@ -28,7 +32,7 @@ class CudaEventState final : public EventState {
   Epoch epoch_;
 };
 
-bool is_capturing(cudaStream_t stream) {
+bool stream_is_capturing(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   check_cuda(cudaStreamIsCapturing(stream, &status), "ask whether a stream is being captured");
   return status == cudaStreamCaptureStatusActive;
@@ -64,12 +68,17 @@ bool StreamOrder::blocks_host(const StreamOptions& options) const {
   return use_ == StreamUse::kOwn && options.cuda_stream == nullptr;
 }
 
+bool StreamOrder::is_capturing(const StreamOptions& options) const {
+  return !blocks_host(options) &&
+         stream_is_capturing(static_cast<cudaStream_t>(options.cuda_stream));
+}
+
 cudaStream_t StreamOrder::begin(const StreamOptions& options) {
   auto* const caller = static_cast<cudaStream_t>(options.cuda_stream);
   const bool on_own = blocks_host(options) || options.completion == Completion::kAsync ||
                       static_cast<bool>(options.previous_event);
   cudaStream_t const stream = on_own ? own_.get() : caller;
-  const bool captured = !blocks_host(options) && is_capturing(caller);
+  const bool captured = is_capturing(options);
   {
     const std::lock_guard lock(mutex_);
     last_caller_ = blocks_host(options) ? stream : caller;
@@ -94,7 +103,7 @@ cudaStream_t StreamOrder::begin(const StreamOptions& options) {
 Event StreamOrder::end(const StreamOptions& options, std::shared_ptr<const FaultCheck> faults,
                        Epoch epoch) {
   auto* const caller = static_cast<cudaStream_t>(options.cuda_stream);
-  const bool captured = is_capturing(launched_on_);
+  const bool captured = stream_is_capturing(launched_on_);
   if (options.completion == Completion::kAsync) {
     CudaEvent done = CudaEvent::make();
     record(done, launched_on_);

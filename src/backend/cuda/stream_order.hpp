@@ -32,6 +32,9 @@ class StreamOrder {
   // kAsync the result is their event, which throws the faults of operations up to this one.
   Event end(const StreamOptions& options, std::shared_ptr<const FaultCheck> faults, Epoch epoch);
 
+  // Whether the caller captures a graph, of which the call becomes a part.
+  bool is_capturing(const StreamOptions& options) const;
+
   // The last step of a call, which may block (see kOwn).
   void await_results(const StreamOptions& options) const;
 
