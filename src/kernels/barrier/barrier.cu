@@ -9,9 +9,10 @@ namespace {
 
 constexpr int kNumThreads = 128;
 
-__global__ __launch_bounds__(kNumThreads, 1) void barrier_kernel(
-    const __grid_constant__ device::Domain domain, const __grid_constant__ ExchangeBlock mine,
-    const ReportTarget report) {
+__global__ __launch_bounds__(kNumThreads,
+                             1) void barrier_kernel(const __grid_constant__ device::Domain domain,
+                                                    const __grid_constant__ ExchangeBlock mine,
+                                                    const ReportTarget report) {
   publish_call(domain, mine, nullptr, 0);
   Verdict verdict = Verdict::kGaveUp;
   if (domain.local->fault_is_claimed == 0 &&
