@@ -21,7 +21,7 @@ CpuBackend::CpuBackend(const Group& group, const BufferConfig& config)
 
 CpuBackend::~CpuBackend() {
   context_->stream.run([] {});  // finishes queued calls, for which peers may be waiting
-  if (phase_ == Phase::kOpen) {
+  if (phase_.phase() == BufferPhase::Phase::kOpen) {
     context_->signals->raise("its buffer was destroyed without close()",
                              context_->completed.next());
   }
@@ -29,17 +29,7 @@ CpuBackend::~CpuBackend() {
 }
 
 void CpuBackend::guarded(Operation operation, const std::function<void()>& step) {
-  {
-    const std::lock_guard lock(phase_mutex_);
-    if (phase_ == Phase::kClosed) {
-      fail(ErrorCode::kInvalidArgument, "{} (rank {}): the buffer is closed",
-           operation_name(operation), context_->rank.value());
-    }
-    if (phase_ == Phase::kBroken) {
-      fail(ErrorCode::kPeerLost, "{} (rank {}): the buffer is broken by an earlier failure: {}",
-           operation_name(operation), context_->rank.value(), broken_reason_);
-    }
-  }
+  phase_.require_open(operation, context_->rank);
   try {
     step();
   } catch (const Error& error) {
@@ -54,14 +44,7 @@ void CpuBackend::guarded(Operation operation, const std::function<void()>& step)
 }
 
 void CpuBackend::break_buffer(Operation operation, const std::string& reason) {
-  {
-    const std::lock_guard lock(phase_mutex_);
-    if (phase_ != Phase::kOpen) return;
-    phase_ = Phase::kBroken;
-    broken_reason_ = reason;
-  }
-  log(LogLevel::kError, "rank {}: {} failed: {}", context_->rank.value(), operation_name(operation),
-      reason);
+  if (!phase_.break_open(operation, context_->rank, reason)) return;
   context_->signals->raise(reason, context_->completed.next());
 }
 
@@ -139,18 +122,10 @@ void CpuBackend::barrier() {
 }
 
 void CpuBackend::close() {
-  {
-    const std::lock_guard lock(phase_mutex_);
-    if (phase_ == Phase::kClosed) return;
-    if (phase_ == Phase::kBroken) {
-      phase_ = Phase::kClosed;
-      context_->control->memory().announce_departure();
-      return;
-    }
-  }
-  barrier();
-  const std::lock_guard lock(phase_mutex_);
-  phase_ = Phase::kClosed;
+  const BufferPhase::Phase before = phase_.phase();
+  if (before == BufferPhase::Phase::kClosed) return;
+  if (before == BufferPhase::Phase::kOpen) barrier();
+  phase_.close();
   context_->control->memory().announce_departure();
 }
 

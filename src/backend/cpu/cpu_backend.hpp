@@ -6,6 +6,7 @@
 #include <string>
 
 #include "backend/backend.hpp"
+#include "backend/buffer_phase.hpp"
 #include "backend/cpu/combine.hpp"
 #include "backend/cpu/cpu_context.hpp"
 #include "backend/cpu/dispatch.hpp"
@@ -44,11 +45,7 @@ class CpuBackend final : public Backend {
   void guarded(Operation operation, const std::function<void()>& step);
   void break_buffer(Operation operation, const std::string& reason);
 
-  enum class Phase { kOpen, kBroken, kClosed };
-
-  std::mutex phase_mutex_;
-  Phase phase_ = Phase::kOpen;
-  std::string broken_reason_;
+  BufferPhase phase_;
   // Hooks look whether it still exists: they may be called after the buffer has gone.
   std::shared_ptr<CpuBackend*> self_ = std::make_shared<CpuBackend*>(this);
   LowLatencyContext low_latency_;

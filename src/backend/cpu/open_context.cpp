@@ -6,13 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
+#include "backend/opening.hpp"
 #include "base/check.hpp"
 #include "base/environment.hpp"
 #include "base/trace_scope.hpp"
-#include "moelink/version.hpp"
 #include "protocol/limits.hpp"
 
 namespace moelink {
@@ -20,47 +19,6 @@ namespace {
 
 constexpr std::size_t kPage = 4096;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
-
-// What a rank brings to the opening. All but the last must be equal, or the ranks would look for
-// signals in different places; the arena gets the least capacity that any rank proposes.
-struct OpenDigest {
-  std::int64_t protocol_version = kProtocolVersion;
-  std::int64_t max_num_experts = 0;
-  std::int64_t num_nodes = 0;
-  std::uint64_t arena_capacity = 0;
-};
-
-// Returns the least arena capacity.
-std::size_t agree_on_config(const Group& group, const OpenDigest& mine, const Deadline& deadline) {
-  std::string blob(sizeof(OpenDigest), '\0');
-  std::memcpy(blob.data(), &mine, sizeof(mine));
-  const auto blobs =
-      group.bootstrap().all_gather(blob, "comparing buffer configurations", deadline);
-  Violations violations(
-      fmt::format("Buffer (rank {}): the ranks' configurations differ", group.rank().value()));
-  OpenDigest first;
-  std::uint64_t least_capacity = mine.arena_capacity;
-  for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
-    violations.require(blobs[rank].size() == sizeof(OpenDigest),
-                       "device is cpu on rank {} but not on rank {}", group.rank().value(), rank);
-  }
-  violations.throw_if_any();
-  for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
-    OpenDigest other;
-    std::memcpy(&other, blobs[rank].data(), sizeof(other));
-    if (rank == 0) first = other;
-    least_capacity = std::min(least_capacity, other.arena_capacity);
-    const auto compare = [&](const char* name, std::int64_t seen, std::int64_t expected) {
-      violations.require(seen == expected, "{} is {} on rank {} but {} on rank 0", name, seen, rank,
-                         expected);
-    };
-    compare("protocol version", other.protocol_version, first.protocol_version);
-    compare("max_num_experts", other.max_num_experts, first.max_num_experts);
-    compare("num_nodes", other.num_nodes, first.num_nodes);
-  }
-  violations.throw_if_any();
-  return least_capacity;
-}
 
 int num_available_cores() {
   cpu_set_t cores;
@@ -127,12 +85,10 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
   const Deadline deadline = Deadline::after(context->timeout);
   const ControlLayout layout{group.num_ranks(), config.max_num_experts};
   const std::size_t control_bytes = align_up(layout.total_bytes(), kPage);
-  const std::size_t capacity =
-      agree_on_config(group,
-                      OpenDigest{.max_num_experts = config.max_num_experts,
-                                 .num_nodes = group.topology().num_nodes,
-                                 .arena_capacity = arena_capacity(config, group, control_bytes)},
-                      deadline);
+  const OpeningTicket mine{.max_num_experts = config.max_num_experts,
+                           .num_nodes = group.topology().num_nodes,
+                           .bytes = arena_capacity(config, group, control_bytes)};
+  const std::size_t capacity = least_bytes(exchange_tickets(group, mine, deadline));
   const std::size_t region_bytes = align_up(control_bytes + capacity, kPage);
   auto memory = open_symmetric_memory(group.bootstrap(), region_bytes, deadline);
 

@@ -33,7 +33,8 @@ CudaBackend::CudaBackend(const Group& group, const BufferConfig& config) {
 }
 
 CudaBackend::~CudaBackend() {
-  if (phase_ == Phase::kOpen) tell_departure("its buffer was destroyed without close()");
+  if (phase_.phase() == BufferPhase::Phase::kOpen)
+    tell_departure("its buffer was destroyed without close()");
   context_->memory->announce_departure();
 }
 
@@ -62,17 +63,7 @@ void CudaBackend::tell_departure(const std::string& reason) noexcept {
 }
 
 void CudaBackend::guarded(Operation operation, const std::function<void()>& step) {
-  {
-    const std::lock_guard lock(phase_mutex_);
-    if (phase_ == Phase::kClosed) {
-      fail(ErrorCode::kInvalidArgument, "{} (rank {}): the buffer is closed",
-           operation_name(operation), context_->rank.value());
-    }
-    if (phase_ == Phase::kBroken) {
-      fail(ErrorCode::kPeerLost, "{} (rank {}): the buffer is broken by an earlier failure: {}",
-           operation_name(operation), context_->rank.value(), broken_reason_);
-    }
-  }
+  phase_.require_open(operation, context_->rank);
   const DeviceScope device(context_->device);
   const NvtxRange range(operation_name(operation));
   try {
@@ -84,13 +75,7 @@ void CudaBackend::guarded(Operation operation, const std::function<void()>& step
     const bool is_of_arguments =
         error.code() == ErrorCode::kInvalidArgument || error.code() == ErrorCode::kUnsupported;
     const bool harmless = is_of_arguments && !context_->faults->is_raised();
-    const std::lock_guard lock(phase_mutex_);
-    if (!harmless && phase_ == Phase::kOpen) {
-      phase_ = Phase::kBroken;
-      broken_reason_ = error.what();
-      log(LogLevel::kError, "rank {}: {} failed: {}", context_->rank.value(),
-          operation_name(operation), error.what());
-    }
+    if (!harmless) phase_.break_open(operation, context_->rank, error.what());
     throw;
   }
 }
@@ -215,18 +200,10 @@ void CudaBackend::barrier() {
 }
 
 void CudaBackend::close() {
-  {
-    const std::lock_guard lock(phase_mutex_);
-    if (phase_ == Phase::kClosed) return;
-    if (phase_ == Phase::kBroken) {
-      phase_ = Phase::kClosed;
-      context_->memory->announce_departure();
-      return;
-    }
-  }
-  barrier();
-  const std::lock_guard lock(phase_mutex_);
-  phase_ = Phase::kClosed;
+  const BufferPhase::Phase before = phase_.phase();
+  if (before == BufferPhase::Phase::kClosed) return;
+  if (before == BufferPhase::Phase::kOpen) barrier();
+  phase_.close();
   context_->memory->announce_departure();
 }
 

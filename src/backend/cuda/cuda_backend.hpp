@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "backend/backend.hpp"
+#include "backend/buffer_phase.hpp"
 #include "backend/cuda/cuda_context.hpp"
 #include "backend/dispatch_call.hpp"
 
@@ -45,11 +46,7 @@ class CudaBackend final : public Backend {
   // Tells the peers, as far as they still listen, that this rank takes no further part.
   void tell_departure(const std::string& reason) noexcept;
 
-  enum class Phase { kOpen, kBroken, kClosed };
-
-  std::mutex phase_mutex_;
-  Phase phase_ = Phase::kOpen;
-  std::string broken_reason_;
+  BufferPhase phase_;
   std::unique_ptr<CudaContext> context_;
 };
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backend/cuda/cuda_context.hpp"
+#include "backend/opening.hpp"
 #include "base/check.hpp"
 #include "base/cuda/owners.hpp"
 #include "base/environment.hpp"
@@ -11,7 +12,6 @@
 #include "kernels/combine/launch.hpp"
 #include "kernels/dispatch/launch.hpp"
 #include "kernels/layout/launch.hpp"
-#include "moelink/version.hpp"
 #include "protocol/counts.hpp"
 #include "symm/cuda/cuda_memory.hpp"
 
@@ -22,24 +22,6 @@ constexpr std::size_t kDefaultSymmetricBytes = std::size_t{1} << 30;
 constexpr int kDefaultNumSms = 24;
 // Left free on a GPU that ranks share, for kernels that the waiting ones wait for.
 constexpr int kNumSpareSms = 4;
-
-// What a rank brings to the opening. The first three must be equal.
-struct OpenDigest {
-  std::int64_t protocol_version = kProtocolVersion;
-  std::int64_t max_num_experts = 0;
-  std::int64_t num_nodes = 0;
-  std::uint64_t region_bytes = 0;  // the least counts
-  std::int32_t device = 0;
-  std::int32_t num_devices = 0;  // that the rank's process sees; 0: CUDA does not work there
-  char device_id[16] = {};       // UUID
-
-  bool has_device() const { return device >= 0 && device < num_devices; }
-};
-
-struct Opening {
-  std::size_t region_bytes = 0;
-  int num_ranks_on_device = 0;
-};
 
 // GPUs that this process sees. Throws Error(kUnsupported) if there is no CUDA at all.
 int count_devices(const Group& group, int device) {
@@ -52,57 +34,27 @@ int count_devices(const Group& group, int device) {
 }
 
 // Throws the same at all ranks, except that a rank without its device speaks of itself.
-void require_devices(const Group& group, const OpenDigest& mine,
-                     const std::vector<OpenDigest>& digests) {
+void require_devices(const Group& group, const OpeningTicket& mine,
+                     const std::vector<OpeningTicket>& tickets) {
   if (!mine.has_device()) {
     fail(ErrorCode::kInvalidArgument,
          "Buffer (rank {}): device is cuda:{}, expected 0 .. {}: this process sees {} GPUs",
          group.rank().value(), mine.device, mine.num_devices - 1, mine.num_devices);
   }
-  for (std::size_t rank = 0; rank < digests.size(); ++rank) {
-    if (digests[rank].has_device()) continue;
+  for (std::size_t rank = 0; rank < tickets.size(); ++rank) {
+    if (tickets[rank].has_device()) continue;
     fail(ErrorCode::kInvalidArgument,
          "Buffer (rank {}): device is cuda:{} on rank {}, expected 0 .. {}: its process sees {} "
          "GPUs",
-         group.rank().value(), digests[rank].device, rank, digests[rank].num_devices - 1,
-         digests[rank].num_devices);
+         group.rank().value(), tickets[rank].device, rank, tickets[rank].num_devices - 1,
+         tickets[rank].num_devices);
   }
 }
 
-Opening agree_on_opening(const Group& group, const OpenDigest& mine, const Deadline& deadline) {
-  std::string blob(sizeof(OpenDigest), '\0');
-  std::memcpy(blob.data(), &mine, sizeof(mine));
-  const auto blobs =
-      group.bootstrap().all_gather(blob, "comparing buffer configurations", deadline);
-  Violations violations(
-      fmt::format("Buffer (rank {}): the ranks' configurations differ", group.rank().value()));
-  Opening opening{static_cast<std::size_t>(mine.region_bytes), 0};
-  for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
-    violations.require(blobs[rank].size() == sizeof(OpenDigest),
-                       "device is cuda on rank {} but not on rank {}", group.rank().value(), rank);
-  }
-  violations.throw_if_any();
-  std::vector<OpenDigest> digests(blobs.size());
-  for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
-    std::memcpy(&digests[rank], blobs[rank].data(), sizeof(OpenDigest));
-  }
-  require_devices(group, mine, digests);
-  for (std::size_t rank = 0; rank < digests.size(); ++rank) {
-    const OpenDigest& other = digests[rank];
-    const OpenDigest& first = digests.front();
-    opening.region_bytes = std::min<std::size_t>(opening.region_bytes, other.region_bytes);
-    const bool shared = std::memcmp(other.device_id, mine.device_id, sizeof(mine.device_id)) == 0;
-    opening.num_ranks_on_device += shared ? 1 : 0;
-    const auto compare = [&](const char* name, std::int64_t seen, std::int64_t expected) {
-      violations.require(seen == expected, "{} is {} on rank {} but {} on rank 0", name, seen, rank,
-                         expected);
-    };
-    compare("protocol version", other.protocol_version, first.protocol_version);
-    compare("max_num_experts", other.max_num_experts, first.max_num_experts);
-    compare("num_nodes", other.num_nodes, first.num_nodes);
-  }
-  violations.throw_if_any();
-  return opening;
+int count_sharing(const OpeningTicket& mine, const std::vector<OpeningTicket>& tickets) {
+  return static_cast<int>(std::ranges::count_if(tickets, [&](const OpeningTicket& other) {
+    return std::memcmp(other.device_id, mine.device_id, sizeof(mine.device_id)) == 0;
+  }));
 }
 
 std::size_t wanted_region_bytes(const BufferConfig& config, const Group& group,
@@ -198,13 +150,14 @@ void make_domain(CudaContext& context, const BufferConfig& config) {
   domain.wait.fault_is_claimed = &domain.local->fault_is_claimed;
 }
 
-OpenDigest describe_opening(const Group& group, const BufferConfig& config,
-                            std::size_t control_bytes) {
-  OpenDigest mine{.max_num_experts = config.max_num_experts,
-                  .num_nodes = group.topology().num_nodes,
-                  .region_bytes = wanted_region_bytes(config, group, control_bytes),
-                  .device = config.device.index,
-                  .num_devices = count_devices(group, config.device.index)};
+OpeningTicket describe_opening(const Group& group, const BufferConfig& config,
+                               std::size_t control_bytes) {
+  OpeningTicket mine{.max_num_experts = config.max_num_experts,
+                     .num_nodes = group.topology().num_nodes,
+                     .bytes = wanted_region_bytes(config, group, control_bytes),
+                     .device_kind = DeviceKind::kCuda,
+                     .device = config.device.index,
+                     .num_devices = count_devices(group, config.device.index)};
   if (!mine.has_device()) return mine;  // all ranks must learn of it
   cudaDeviceProp properties{};
   check_cuda(cudaGetDeviceProperties(&properties, config.device.index), "read a device's name");
@@ -239,20 +192,21 @@ std::unique_ptr<CudaContext> open_cuda_context(const Group& group, const BufferC
   context->layout = ControlLayout{group.num_ranks(), config.max_num_experts};
   const std::size_t control_bytes = align_up(context->layout.total_bytes(), std::size_t{4096});
 
-  const OpenDigest mine = describe_opening(group, config, control_bytes);
-  const Opening opening = agree_on_opening(group, mine, deadline);
+  const OpeningTicket mine = describe_opening(group, config, control_bytes);
+  const std::vector<OpeningTicket> tickets = exchange_tickets(group, mine, deadline);
+  require_devices(group, mine, tickets);
 
   const DeviceScope device(config.device.index);
   load_kernels();
   context->memory =
-      open_cuda_memory(group.bootstrap(), opening.region_bytes, config.device.index, deadline);
+      open_cuda_memory(group.bootstrap(), least_bytes(tickets), config.device.index, deadline);
   context->arena =
       Arena::make(context->memory, control_bytes, context->memory->size_bytes() - control_bytes,
                   [] { return std::numeric_limits<std::size_t>::max(); });
   const bool ranks_are_threads = std::strcmp(context->memory->kind(), "cuda_inproc") == 0;
   context->order =
       std::make_shared<StreamOrder>(ranks_are_threads ? StreamUse::kOwn : StreamUse::kCallers);
-  context->limits = launch_limits(config, config.device.index, opening.num_ranks_on_device);
+  context->limits = launch_limits(config, config.device.index, count_sharing(mine, tickets));
   make_domain(*context, config);
   context->faults =
       std::make_shared<FaultCheck>(context->pinned, context->memory, context->timeout);
