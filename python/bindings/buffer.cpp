@@ -1,7 +1,10 @@
 // Binds Buffer: releases the GIL around its calls and keeps the inputs of asynchronous ones alive.
 #include "moelink/buffer.hpp"
 
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
 
 #include <memory>
 #include <optional>
@@ -13,6 +16,7 @@
 #include "bindings.hpp"
 #include "interpreter.hpp"
 #include "moelink/errors.hpp"
+#include "moelink/trace.hpp"
 
 namespace moelink::python {
 namespace {
@@ -182,6 +186,15 @@ void bind_masks(nb::class_<BoundBuffer>& buffer) {
           nb::arg("rank"));
 }
 
+std::vector<std::pair<std::string, double>> stage_times(BoundBuffer& self) {
+  std::vector<std::pair<std::string, double>> times;
+  for (const StageTime& time :
+       self.call("last_stage_times", [](Buffer& buffer) { return buffer.last_stage_times(); })) {
+    times.emplace_back(stage_name(time.stage), time.microseconds);
+  }
+  return times;
+}
+
 }  // namespace
 
 void bind_buffer(nb::module_& m) {
@@ -217,6 +230,7 @@ void bind_buffer(nb::module_& m) {
              return self.call("memory_statistics",
                               [](Buffer& buffer) { return buffer.memory_statistics(); });
            })
+      .def("last_stage_times", &stage_times)
       .def("close", &BoundBuffer::close)
       .def("abandon", &BoundBuffer::abandon)
       .def_prop_ro("closed", &BoundBuffer::closed);

@@ -52,6 +52,12 @@ void bind_buffer_config(nb::module_& m) {
       .def_rw("num_workers", &BufferConfig::num_workers)
       .def_rw("survival", &BufferConfig::survival)
       .def_prop_rw(
+          "stage_clock",
+          [](const BufferConfig& self) { return self.stage_clock == StageClock::kOn; },
+          [](BufferConfig& self, bool on) {
+            self.stage_clock = on ? StageClock::kOn : StageClock::kOff;
+          })
+      .def_prop_rw(
           "timeout_ms", [](const BufferConfig& self) { return self.timeout.count(); },
           [](BufferConfig& self, std::int64_t value) {
             self.timeout = std::chrono::milliseconds(value);

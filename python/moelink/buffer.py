@@ -48,6 +48,7 @@ class Buffer(LowLatencyCalls):
       are taken at once (0: 1 GiB), and ``num_workers`` counts streaming multiprocessors (0: 24).
       Calls that a CUDA graph captures need ``num_worst_tokens``; their results keep their memory
       until the buffer is closed, because the graph may run at any time.
+    * ``stage_clock``: on a GPU, kernels note when they pass each stage, for last_stage_times().
 
     Errors are :class:`moelink.Error`. Bad arguments (code ``INVALID_ARGUMENT``) leave the buffer
     usable. After a lost or late peer (``PEER_LOST``, ``TIMEOUT``) only :meth:`close` and a new
@@ -79,6 +80,7 @@ class Buffer(LowLatencyCalls):
         num_nodes: int = 0,
         survival: str = "raise",
         device: Any = "cpu",
+        stage_clock: bool = False,
     ) -> None:
         self._group = Group.of(group, timeout, num_nodes)
         self._rank = self._group.rank
@@ -103,6 +105,7 @@ class Buffer(LowLatencyCalls):
                 f"Buffer (rank {self._rank}): survival {survival!r}, expected 'raise' or 'mask'"
             )
         config.survival = _SURVIVALS[survival]
+        config.stage_clock = stage_clock
         self._core = _core.Buffer(self._group._core, config)
 
     @property
@@ -274,6 +277,14 @@ class Buffer(LowLatencyCalls):
         statistics = self._core.memory_statistics()
         names = MemoryStatistics.__dataclass_fields__
         return MemoryStatistics(**{name: getattr(statistics, name) for name in names})
+
+    def last_stage_times(self) -> list[tuple[str, float]]:
+        """Stages of the last operation on a GPU, with their microseconds; waits for it.
+
+        Of the first thread block; needs ``stage_clock=True``. Empty on the CPU, where
+        ``moelink.set_trace_hook`` tells the same.
+        """
+        return self._core.last_stage_times()
 
     def close(self) -> None:
         """Collective: waits for all ranks, then releases the memory. Safe to call again.

@@ -15,12 +15,17 @@ SMALL = ["--tokens", "33", "--hidden", "256", "--topk", "3", "--experts", "12", 
 def test_bench_on_gpus_measures_and_verifies(tmp_path: Path, dtype: str, layout: str):
     path = tmp_path / "out.json"
     shape = ["--ranks", "2", "--dtype", dtype, "--layout", layout, "--alignment", "4"]
-    code = main.main(["bench", "--backend", "cuda", *SMALL, *shape, "--json", str(path)])
+    code = main.main(
+        ["bench", "--backend", "cuda", *SMALL, *shape, "--stages", "--json", str(path)]
+    )
     document = json.loads(path.read_text())
     mismatches = [text for row in document["rows"] for text in row["mismatches"]]
     assert (code, mismatches) == (exit_codes.OK, [])
     assert len(document["rows"]) == 6
     assert all(row["median_us"] > 0 for row in document["rows"])
+    stages = {row["operation"]: set(row["stages_us"]) for row in document["rows"]}
+    assert {"count", "exchange", "place", "send"} <= stages["dispatch"]
+    assert {"exchange", "reduce", "release"} <= stages["combine"]
     assert all(device.startswith("cuda:") for device in document["device_per_rank"])
 
 

@@ -95,6 +95,23 @@ class StageClock:
                 self.totals_ns[stage] += event.time_ns - self._begin_ns[stage]
 
 
+def read_stages(
+    operation: Operation,
+    barrier: Callable[[], None],
+    last_stage_times: Callable[[], list[tuple[str, float]]],
+    num_iterations: int,
+) -> dict[str, list[int]]:
+    """Collective. As measure_stages, from the clock that kernels keep on a GPU."""
+    stages: dict[str, list[int]] = defaultdict(lambda: [0] * num_iterations)
+    for call_idx in range(num_iterations):
+        barrier()
+        result = operation.call()
+        for stage, microseconds in last_stage_times():
+            stages[stage][call_idx] = round(1000 * microseconds)
+        del result
+    return dict(stages)
+
+
 def measure_stages(
     operation: Operation,
     barrier: Callable[[], None],

@@ -222,8 +222,6 @@ def shape_problems(options: BenchOptions, num_ranks: int | None) -> list[str]:
     problems += _mode_problems(options)
     if options.backend == "cuda" and options.threads:
         problems.append("--threads with --backend cuda: ranks on GPUs must be processes")
-    if options.backend == "cuda" and options.stages:
-        problems.append("--stages with --backend cuda: stages inside kernels cannot be seen")
     if num_ranks is None:
         return problems
     if options.experts % num_ranks:

@@ -19,6 +19,7 @@ from moelink.cli.bench_measure import (
     StageClock,
     measure,
     measure_stages,
+    read_stages,
 )
 from moelink.cli.bench_options import BenchOptions
 
@@ -43,6 +44,7 @@ def run_rank(group: Any, arguments: dict[str, Any], progress: Callable[[str], No
         ),
         num_workers=options.workers,
         device=device.name,
+        stage_clock=options.stages,
     )
     with buffer:
         bench = _make_bench(buffer, options, device)
@@ -90,9 +92,14 @@ def _run_operation(
     times = measure(operation, buffer.barrier, floor, options.warmup, options.iters)
     if options.stages:
         num_calls = min(options.iters, _MAX_STAGE_CALLS)
-        times.stages_ns = measure_stages(
-            operation, buffer.barrier, _set_clock, buffer.rank, num_calls
-        )
+        if options.backend == "cuda":
+            times.stages_ns = read_stages(
+                operation, buffer.barrier, buffer.last_stage_times, num_calls
+            )
+        else:
+            times.stages_ns = measure_stages(
+                operation, buffer.barrier, _set_clock, buffer.rank, num_calls
+            )
     return times
 
 

@@ -114,6 +114,11 @@ LayoutResult CudaBackend::query_layout(const LayoutConfig& config) {
     params.tokens_per_expert = result.num_tokens_per_expert.view.as<std::int32_t>();
     params.is_token_in_rank = result.is_token_in_rank.view.as<std::uint8_t>();
     params.bad_selection = bad.view.as<unsigned long long>();
+    if (context_->domain.stage_ends != nullptr) {  // it has no stages
+      check_cuda(cudaMemsetAsync(context_->domain.stage_ends, 0, kNumStages * sizeof(std::uint64_t),
+                                 stream),
+                 "clear the stage clock");
+    }
     kernels::launch_layout(params, context_->limits.num_free_blocks, stream);
     context_->order->end(options, context_->faults, context_->epoch);
     context_->order->await_results(options);
@@ -231,6 +236,7 @@ std::vector<StageTime> CudaBackend::last_stage_times() const {
       "read the stage clock");
   // An operation passes through some stages only: what is older than its start is not its own.
   std::uint64_t before = ends[static_cast<std::size_t>(Stage::kRoute)];
+  if (before == 0) return times;  // nothing has been timed
   for (std::size_t i = 1; i < ends.size(); ++i) {
     if (ends[i] < before) continue;
     times.push_back({static_cast<Stage>(i), static_cast<double>(ends[i] - before) / 1000.0});
