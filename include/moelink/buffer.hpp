@@ -29,7 +29,8 @@ class Buffer {
   Buffer(Buffer&&) noexcept;
   Buffer& operator=(Buffer&&) noexcept;
 
-  // Destinations and counts that follow from a top-k list. Local, not collective.
+  // Destinations and counts that follow from a top-k list. Local, not collective. On a GPU, which
+  // the call does not wait for, ids that are no experts are left out; the dispatch names them.
   LayoutResult query_layout(const LayoutConfig& config) const;
 
   // Sends each token once to every rank that holds one of its experts. Bit-exact and deterministic.

@@ -81,11 +81,28 @@ __device__ inline bool wait_for(const Domain& domain, const WaitTarget& target, 
   }
 }
 
-// Waits until `num_blocks` blocks of this grid have added themselves to `counter`. Cannot fail but
-// for a fault of another block, since all blocks of a grid are resident.
-__device__ inline void wait_for_blocks(std::uint32_t& counter, std::uint32_t num_blocks) {
-  const DeviceWord<std::uint32_t> word(counter);
-  while (word.load(cuda::memory_order_acquire) < num_blocks) {
+// Waits of blocks of one grid for each other may last as long as the waits for peers that the other
+// blocks are in, and somewhat longer.
+constexpr std::uint64_t kBlockPatience = 2;
+
+// Returns true once `counter`, which other blocks of this grid advance, has reached `value`
+// (acquire), false when a block of this rank has raised a fault, or when the others do not come:
+// then not all blocks of the grid are resident, and a fault is raised in the name of this rank.
+template <class T>
+__device__ bool wait_for_blocks(const Domain& domain, const WaitTarget& target, T& counter,
+                                T value) {
+  const DeviceWord<T> word(counter);
+  std::uint64_t start_ns = 0;
+  for (;;) {
+    for (int look = 0; look < kLooksPerClock; ++look) {
+      if (word.load(cuda::memory_order_acquire) >= value) return true;
+    }
+    if (start_ns == 0) start_ns = now_ns();
+    const DeviceWord<std::uint32_t> fault(*domain.wait.fault_is_claimed);
+    if (fault.load(cuda::memory_order_relaxed) != 0) return false;
+    if (now_ns() - start_ns < kBlockPatience * domain.wait.timeout_ns) continue;
+    raise_fault(domain, target, FaultCause::kTimeout, value, word.load(cuda::memory_order_relaxed));
+    return false;
   }
 }
 

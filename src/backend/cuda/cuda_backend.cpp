@@ -106,14 +106,12 @@ LayoutResult CudaBackend::query_layout(const LayoutConfig& config) {
     result.num_tokens_per_rank = zeros(topology.num_ranks);
     result.num_tokens_per_node = zeros(topology.num_nodes);
     result.num_tokens_per_expert = zeros(config.num_experts);
-    const Tensor bad = zeros(2);
     result.is_token_in_rank =
         context_->make_tensor(DType::kBool, {params.num_tokens, topology.num_ranks});
     params.tokens_per_rank = result.num_tokens_per_rank.view.as<std::int32_t>();
     params.tokens_per_node = result.num_tokens_per_node.view.as<std::int32_t>();
     params.tokens_per_expert = result.num_tokens_per_expert.view.as<std::int32_t>();
     params.is_token_in_rank = result.is_token_in_rank.view.as<std::uint8_t>();
-    params.bad_selection = bad.view.as<unsigned long long>();
     if (context_->domain.stage_ends != nullptr) {  // it has no stages
       check_cuda(cudaMemsetAsync(context_->domain.stage_ends, 0, kNumStages * sizeof(std::uint64_t),
                                  stream),
@@ -198,8 +196,8 @@ void CudaBackend::barrier() {
     const Event done = context_->order->end(options, context_->faults, context_->epoch);
     const kernels::Report& report = await_report(*context_, target, stream);
     const auto num_ranks = static_cast<std::size_t>(context_->num_ranks());
-    check_same_call({const_cast<kernels::Report&>(report).blocks(), num_ranks},
-                    std::vector<bool>(num_ranks, true), Operation::kBarrier, context_->rank);
+    check_same_call({report.blocks(), num_ranks}, std::vector<bool>(num_ranks, true),
+                    Operation::kBarrier, context_->rank);
     done.wait();
   });
 }

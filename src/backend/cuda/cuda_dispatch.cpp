@@ -182,11 +182,10 @@ ReceiveBlock CudaDispatch::block_at(const WireSpan& place, const ReceiveLayout& 
 ReceiveBlock CudaDispatch::settle(const kernels::Report& report) {
   RoutingState& state = *call_.state;
   const auto num_ranks = static_cast<std::size_t>(context_.num_ranks());
-  auto& head = const_cast<kernels::Report&>(report);
-  const std::span<const ExchangeBlock> blocks(head.blocks(), num_ranks);
+  const std::span<const ExchangeBlock> blocks(report.blocks(), num_ranks);
   check_same_call(blocks, std::vector<bool>(num_ranks, true), call_.operation, context_.rank);
   check_selections(blocks, state.num_topk, state.num_experts);
-  const std::int32_t* const counts = head.counts(context_.num_ranks());
+  const std::int32_t* const counts = report.counts(context_.num_ranks());
   const std::size_t length =
       num_ranks * CountMatrix::row_length(state.num_ranks, state.num_experts);
   call_.keep_counts(std::vector<std::int32_t>(counts, counts + length), blocks);

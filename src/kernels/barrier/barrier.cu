@@ -13,9 +13,10 @@ __global__ __launch_bounds__(kNumThreads,
                              1) void barrier_kernel(const __grid_constant__ device::Domain domain,
                                                     const __grid_constant__ ExchangeBlock mine,
                                                     const ReportTarget report) {
-  publish_call(domain, mine, nullptr, 0);
   Verdict verdict = Verdict::kGaveUp;
-  if (domain.local->fault_is_claimed == 0 &&
+  const bool takes_part = !has_fault(domain);
+  if (takes_part) publish_call(domain, mine, nullptr, 0);
+  if (takes_part &&
       await_all(domain, Operation::kBarrier, Stage::kExchange, SignalChannel::kExchanged)) {
     verdict = calls_agree(domain) ? Verdict::kProceed : Verdict::kRefused;
   }

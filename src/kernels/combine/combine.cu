@@ -30,9 +30,10 @@ __global__ __launch_bounds__(kNumStageThreads,
 // All threads of block 0: the exchange, and where every rank gives out its rows and weights.
 __device__ void agree(const CombineParams& params) {
   const Domain& domain = params.domain;
-  publish_call(domain, params.mine, nullptr, 0);
   Verdict verdict = Verdict::kGaveUp;
-  if (domain.local->fault_is_claimed == 0 &&
+  const bool takes_part = !has_fault(domain);
+  if (takes_part) publish_call(domain, params.mine, nullptr, 0);
+  if (takes_part &&
       await_all(domain, Operation::kCombine, Stage::kExchange, SignalChannel::kExchanged)) {
     verdict = calls_agree(domain) ? Verdict::kProceed : Verdict::kRefused;
     for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
@@ -75,7 +76,7 @@ __global__ __launch_bounds__(CombineRoles::kNumThreads,
   const Domain& domain = params.domain;
   device::pass_stage(domain, Stage::kRoute);  // the start of the operation
   if (blockIdx.x == 0) agree(params);
-  const Verdict verdict = await_release(domain);
+  const Verdict verdict = await_release(domain, Operation::kCombine);
   device::pass_stage(domain, Stage::kExchange);
   if (verdict == Verdict::kProceed) move_rows<Codec, kNodes>(params, plan, pieces);
   device::pass_stage(domain, Stage::kReduce);

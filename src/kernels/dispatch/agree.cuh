@@ -11,10 +11,18 @@
 
 namespace moelink::kernels {
 
-// All threads of block 0, once all blocks have counted: the sums of all blocks, into `sums`.
-__device__ inline void sum_partials(const Domain& domain, int num_columns, std::int32_t* sums) {
-  if (threadIdx.x == 0) device::wait_for_blocks(domain.local->num_counted, gridDim.x);
-  __syncthreads();
+// All threads of block 0: waits until all blocks have counted, and leaves their sums in `sums`.
+// False if a block does not come.
+__device__ inline bool sum_partials(const DispatchParams& params, int num_columns,
+                                    std::int32_t* sums) {
+  const Domain& domain = params.domain;
+  int missing = 0;
+  if (threadIdx.x == 0) {
+    const device::WaitTarget target{params.operation, Stage::kCount, domain.rank,
+                                    current_epoch(domain)};
+    missing = device::wait_for_blocks(domain, target, domain.local->num_counted, gridDim.x) ? 0 : 1;
+  }
+  if (__syncthreads_or(missing) != 0) return false;
   for (int column = static_cast<int>(threadIdx.x); column < num_columns;
        column += static_cast<int>(blockDim.x)) {
     std::int32_t sum = 0;
@@ -24,6 +32,7 @@ __device__ inline void sum_partials(const Domain& domain, int num_columns, std::
     sums[column] = sum;
   }
   __syncthreads();
+  return true;
 }
 
 // All threads of block 0: keeps the exchanged matrix and limits in the handle. A barrier must
@@ -175,25 +184,32 @@ __device__ inline ExchangeBlock describe_call(const DispatchParams& params) {
   return mine;
 }
 
-// All threads of block 0. `sums`: [R + E] in shared memory, this rank's counts.
-__device__ inline void agree(const DispatchParams& params, std::int32_t* sums, int num_columns) {
+// All threads of block 0: tells the peers, hears from them, decides. `sums`: see agree().
+__device__ inline Verdict exchange(const DispatchParams& params, std::int32_t* sums,
+                                   int num_columns) {
   const Domain& domain = params.domain;
-  const int num_counts = params.is_cached() ? 0 : num_columns;
   __shared__ ExchangeBlock mine;
+  if (has_fault(domain)) return Verdict::kGaveUp;
+  if (!params.is_cached() && !sum_partials(params, num_columns, sums)) return Verdict::kGaveUp;
   if (threadIdx.x == 0) mine = describe_call(params);
   __syncthreads();
-  publish_call(domain, mine, sums, num_counts);
-  Verdict verdict = Verdict::kGaveUp;
-  if (domain.local->fault_is_claimed == 0 &&
-      await_all(domain, params.operation, Stage::kExchange, SignalChannel::kExchanged)) {
-    verdict = take_calls(params, num_columns) ? Verdict::kProceed : Verdict::kRefused;
+  publish_call(domain, mine, sums, params.is_cached() ? 0 : num_columns);
+  if (!await_all(domain, params.operation, Stage::kExchange, SignalChannel::kExchanged)) {
+    return Verdict::kGaveUp;
   }
+  return take_calls(params, num_columns) ? Verdict::kProceed : Verdict::kRefused;
+}
+
+// All threads of block 0. `sums`: [R + E] in shared memory, for this rank's counts.
+__device__ inline void agree(const DispatchParams& params, std::int32_t* sums, int num_columns) {
+  const Domain& domain = params.domain;
+  const Verdict verdict = exchange(params, sums, num_columns);
   if (verdict == Verdict::kRefused && threadIdx.x == 0) {
     raise_refusal(domain, params.report, params.operation);
   }
   release_blocks(domain, verdict);
   if (verdict == Verdict::kProceed && !params.is_cached()) describe_receive(params);
-  write_report(domain, params.report, verdict, num_counts);
+  write_report(domain, params.report, verdict, params.is_cached() ? 0 : num_columns);
 }
 
 }  // namespace moelink::kernels

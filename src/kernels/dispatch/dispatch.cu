@@ -74,11 +74,8 @@ __global__ __launch_bounds__(DispatchRoles::kNumThreads,
     publish_partial(domain, parts.sums, num_columns);
   }
   device::pass_stage(domain, Stage::kCount);
-  if (blockIdx.x == 0) {
-    if (!params.is_cached()) sum_partials(domain, num_columns, parts.sums);
-    agree(params, parts.sums, num_columns);
-  }
-  const Verdict verdict = await_release(domain);
+  if (blockIdx.x == 0) agree(params, parts.sums, num_columns);
+  const Verdict verdict = await_release(domain, params.operation);
   device::pass_stage(domain, Stage::kExchange);
   if (verdict == Verdict::kProceed) {
     if (!params.is_cached()) {

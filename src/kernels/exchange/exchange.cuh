@@ -45,6 +45,12 @@ __device__ inline void publish_call(const Domain& domain, const ExchangeBlock& m
   }
 }
 
+// All threads of a block: whether this rank has given up in an earlier operation, and takes no
+// part.
+__device__ inline bool has_fault(const Domain& domain) {
+  return __syncthreads_or(threadIdx.x == 0 && *domain.wait.fault_is_claimed != 0) != 0;
+}
+
 // All threads of one block. True at all of them once every rank's word of `channel` has reached
 // the operation's value; false at all of them if one did not come.
 __device__ inline bool await_all(const Domain& domain, Operation operation, Stage stage,
@@ -102,15 +108,17 @@ __device__ inline void release_blocks(const Domain& domain, Verdict verdict) {
 }
 
 // All threads of a block: waits until block 0 has released it.
-__device__ inline Verdict await_release(const Domain& domain) {
+__device__ inline Verdict await_release(const Domain& domain, Operation operation) {
+  __shared__ Verdict verdict;
   if (threadIdx.x == 0) {
-    const device::DeviceWord<std::uint64_t> word(domain.local->exchanged);
-    const std::uint64_t epoch = current_epoch(domain).value();
-    while (word.load(cuda::memory_order_acquire) < epoch) {
-    }
+    const Epoch epoch = current_epoch(domain);
+    const device::WaitTarget target{operation, Stage::kExchange, domain.rank, epoch};
+    const bool released =
+        device::wait_for_blocks(domain, target, domain.local->exchanged, epoch.value());
+    verdict = released ? domain.local->verdict : Verdict::kGaveUp;
   }
   __syncthreads();
-  return *static_cast<volatile Verdict*>(&domain.local->verdict);
+  return verdict;
 }
 
 // All threads of a block, when it has done its part. True in the block that is the last to come:

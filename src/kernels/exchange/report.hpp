@@ -18,8 +18,12 @@ struct Report {
   std::uint32_t reserved;
 
   MOELINK_HD ExchangeBlock* blocks() { return reinterpret_cast<ExchangeBlock*>(this + 1); }
+  const ExchangeBlock* blocks() const { return reinterpret_cast<const ExchangeBlock*>(this + 1); }
   MOELINK_HD std::int32_t* counts(int num_ranks) {
     return reinterpret_cast<std::int32_t*>(blocks() + num_ranks);
+  }
+  const std::int32_t* counts(int num_ranks) const {
+    return reinterpret_cast<const std::int32_t*>(blocks() + num_ranks);
   }
   MOELINK_HD static constexpr std::size_t bytes(int num_ranks, int max_num_experts) {
     const auto ranks = static_cast<std::size_t>(num_ranks);

@@ -19,8 +19,6 @@ struct LayoutParams {
   std::int32_t* tokens_per_node = nullptr;    // [nodes], zero before
   std::int32_t* tokens_per_expert = nullptr;  // [E], zero before
   std::uint8_t* is_token_in_rank = nullptr;   // [T, R]
-  // Zero before; then the complement of the lowest index of a selection that is no expert.
-  unsigned long long* bad_selection = nullptr;
 };
 
 void load_layout_kernel();

@@ -23,13 +23,8 @@ __device__ bool goes_to(const LayoutParams& params, const ExpertMap& map, std::i
 __device__ void count_experts(const LayoutParams& params, const ExpertMap& map,
                               std::int64_t token) {
   for (int k = 0; k < params.topk.num_topk; ++k) {
-    const std::int64_t index = token * params.topk.num_topk + k;
-    const std::int64_t id = params.topk.id(index);
-    if (!map.is_valid(id)) {
-      atomicMax(params.bad_selection, ~static_cast<unsigned long long>(index));
-    } else if (id != kNoExpert) {
-      atomicAdd(&params.tokens_per_expert[id], 1);
-    }
+    const std::int64_t id = params.topk.id(token * params.topk.num_topk + k);
+    if (id != kNoExpert && map.is_valid(id)) atomicAdd(&params.tokens_per_expert[id], 1);
   }
 }
 
