@@ -119,8 +119,7 @@ void DispatchCall::keep_counts(std::vector<std::int32_t> counts,
   state->counts = std::move(counts);
   for (const ExchangeBlock& block : blocks) {
     state->tokens_of_rank.push_back(static_cast<std::int64_t>(block.num_tokens));
-    const bool exact = block.max_rows == kUnlimitedRows;
-    state->max_rows_of_rank.push_back(exact ? 0 : static_cast<std::int64_t>(block.max_rows));
+    state->max_rows_of_rank.push_back(block.row_limit());
   }
 }
 

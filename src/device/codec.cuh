@@ -30,56 +30,51 @@ struct Float32Codec {
   }
 };
 
-struct BFloat16Codec {
+// A codec of 16-bit elements: Pair reads and writes two of them, the first in the lower half.
+template <class Pair>
+struct HalfCodec {
   static constexpr int kPerVector = 8;
 
   static __device__ void add(float* sums, const uint4& vector) {
-    add_pair(sums + 0, vector.x);
-    add_pair(sums + 2, vector.y);
-    add_pair(sums + 4, vector.z);
-    add_pair(sums + 6, vector.w);
+    Pair::add(sums + 0, vector.x);
+    Pair::add(sums + 2, vector.y);
+    Pair::add(sums + 4, vector.z);
+    Pair::add(sums + 6, vector.w);
+  }
+  static __device__ float round(float value) { return Pair::round(value); }
+  static __device__ uint4 pack(const float* sums) {
+    return make_uint4(Pair::pack(sums + 0), Pair::pack(sums + 2), Pair::pack(sums + 4),
+                      Pair::pack(sums + 6));
+  }
+};
+
+struct BFloat16Pair {
+  static __device__ void add(float* sums, std::uint32_t both) {
+    sums[0] += __uint_as_float(both << 16);
+    sums[1] += __uint_as_float(both & 0xffff0000U);
   }
   static __device__ float round(float value) {
     return __bfloat162float(__float2bfloat16_rn(value));
   }
-  static __device__ uint4 pack(const float* sums) {
-    return make_uint4(pair(sums + 0), pair(sums + 2), pair(sums + 4), pair(sums + 6));
-  }
-
- private:
-  static __device__ void add_pair(float* sums, std::uint32_t both) {
-    sums[0] += __uint_as_float(both << 16);
-    sums[1] += __uint_as_float(both & 0xffff0000U);
-  }
-  static __device__ std::uint32_t pair(const float* sums) {
+  static __device__ std::uint32_t pack(const float* sums) {
     const __nv_bfloat162 both = __floats2bfloat162_rn(sums[0], sums[1]);
     return *reinterpret_cast<const std::uint32_t*>(&both);
   }
 };
 
-struct Float16Codec {
-  static constexpr int kPerVector = 8;
-
-  static __device__ void add(float* sums, const uint4& vector) {
-    add_pair(sums + 0, vector.x);
-    add_pair(sums + 2, vector.y);
-    add_pair(sums + 4, vector.z);
-    add_pair(sums + 6, vector.w);
-  }
-  static __device__ float round(float value) { return __half2float(__float2half_rn(value)); }
-  static __device__ uint4 pack(const float* sums) {
-    return make_uint4(pair(sums + 0), pair(sums + 2), pair(sums + 4), pair(sums + 6));
-  }
-
- private:
-  static __device__ void add_pair(float* sums, std::uint32_t both) {
+struct Float16Pair {
+  static __device__ void add(float* sums, std::uint32_t both) {
     sums[0] += __half2float(__ushort_as_half(static_cast<unsigned short>(both)));
     sums[1] += __half2float(__ushort_as_half(static_cast<unsigned short>(both >> 16)));
   }
-  static __device__ std::uint32_t pair(const float* sums) {
+  static __device__ float round(float value) { return __half2float(__float2half_rn(value)); }
+  static __device__ std::uint32_t pack(const float* sums) {
     const __half2 both = __floats2half2_rn(sums[0], sums[1]);
     return *reinterpret_cast<const std::uint32_t*>(&both);
   }
 };
+
+struct BFloat16Codec : HalfCodec<BFloat16Pair> {};
+struct Float16Codec : HalfCodec<Float16Pair> {};
 
 }  // namespace moelink::device

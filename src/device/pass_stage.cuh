@@ -15,12 +15,16 @@ __device__ inline std::uint64_t stage_hash(const Domain& domain, Stage stage) {
   return (hash ^ (hash >> 27)) * 0x94d049bb133111ebU >> 33;
 }
 
+// Thread 0 of a block notes when the stage has ended, if somebody listens.
+__device__ inline void note_end(const Domain& domain, Stage stage) {
+  if (domain.stage_ends == nullptr || threadIdx.x != 0) return;
+  domain.stage_ends[static_cast<int>(stage)] = now_ns();
+}
+
 // Any threads of a block; thread 0 counts. Costs two comparisons when nobody listens.
 __device__ inline void pass_stage(const Domain& domain, Stage stage) {
   if (threadIdx.x != 0) return;
-  if (domain.stage_ends != nullptr && blockIdx.x == 0) {
-    domain.stage_ends[static_cast<int>(stage)] = now_ns();
-  }
+  if (blockIdx.x == 0) note_end(domain, stage);
   if (domain.stress_delay_ns == 0) return;
   const std::uint64_t end = now_ns() + stage_hash(domain, stage) % domain.stress_delay_ns;
   while (now_ns() < end) {

@@ -44,6 +44,8 @@ enum class CombineSource : std::uint64_t {
   kStaged,   // chunks of rows pass through a staging area
 };
 
+inline constexpr std::uint64_t kUnlimitedRows = ~std::uint64_t{0};
+
 // What one rank tells a peer at the start of an operation; the count row follows it in memory.
 struct ExchangeBlock {
   CallDigest digest;
@@ -59,9 +61,12 @@ struct ExchangeBlock {
   // Set where the list is first read after the call has begun.
   std::int64_t bad_selection;
   std::int64_t bad_id;
-};
 
-inline constexpr std::uint64_t kUnlimitedRows = ~std::uint64_t{0};
+  // max_rows as a handle keeps it; 0: any.
+  MOELINK_HD constexpr std::int64_t row_limit() const {
+    return max_rows == kUnlimitedRows ? 0 : static_cast<std::int64_t>(max_rows);
+  }
+};
 
 // Exchange blocks exist twice. A rank writes the blocks of epoch e only after all peers have begun
 // epoch e-1, hence finished reading those of epoch e-2, which lie in the same place.

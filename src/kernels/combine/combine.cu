@@ -82,12 +82,10 @@ __global__ __launch_bounds__(CombineRoles::kNumThreads,
   device::pass_stage(domain, Stage::kReduce);
   if (!is_last_block(domain)) return;
   if (verdict == Verdict::kProceed) {  // the peers' tensors are theirs again afterwards
-    signal_all(domain, SignalChannel::kConsumed);
+    signal_all(domain, SignalChannel::kConsumed, current_epoch(domain));
     await_all(domain, Operation::kCombine, Stage::kRelease, SignalChannel::kConsumed);
   }
-  if (domain.stage_ends != nullptr && threadIdx.x == 0) {
-    domain.stage_ends[static_cast<int>(Stage::kRelease)] = device::now_ns();
-  }
+  device::note_end(domain, Stage::kRelease);
   end_operation(domain);
 }
 

@@ -47,8 +47,7 @@ __device__ inline void keep_counts(const DispatchParams& params, int num_columns
   }
   for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
        i += static_cast<int>(blockDim.x)) {
-    const std::uint64_t rows = domain.exchange(domain.rank, epoch, Rank(i))->max_rows;
-    params.max_rows_of_rank[i] = rows == kUnlimitedRows ? 0 : static_cast<std::int64_t>(rows);
+    params.max_rows_of_rank[i] = domain.exchange(domain.rank, epoch, Rank(i))->row_limit();
   }
 }
 
@@ -56,7 +55,7 @@ __device__ inline void keep_counts(const DispatchParams& params, int num_columns
 __device__ inline void describe_receive(const DispatchParams& params) {
   const Domain& domain = params.domain;
   const int num_ranks = domain.num_ranks();
-  const CountMatrix matrix{params.routing.counts, num_ranks, params.num_experts};
+  const CountMatrix matrix = params.count_matrix();
   const ExpertMap map = ExpertMap::make(params.num_experts, num_ranks);
   for (int i = static_cast<int>(threadIdx.x); i < num_ranks * num_ranks;
        i += static_cast<int>(blockDim.x)) {
@@ -77,7 +76,7 @@ __device__ inline void describe_receive(const DispatchParams& params) {
 // selections of each begin. Returns the destination's rows, the same at all lanes.
 __device__ inline std::int64_t scan_experts(const DispatchParams& params, Rank destination) {
   const Domain& domain = params.domain;
-  const CountMatrix matrix{params.routing.counts, domain.num_ranks(), params.num_experts};
+  const CountMatrix matrix = params.count_matrix();
   const ExpertMap map = ExpertMap::make(params.num_experts, domain.num_ranks());
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   std::int64_t base = 0;
@@ -110,7 +109,7 @@ __device__ inline std::int64_t scan_experts(const DispatchParams& params, Rank d
 // have arrived, so that nothing has to be waited for.
 __device__ inline std::int64_t tokens_to(const DispatchParams& params, Rank destination) {
   const Domain& domain = params.domain;
-  const CountMatrix matrix{params.routing.counts, domain.num_ranks(), params.num_experts};
+  const CountMatrix matrix = params.count_matrix();
   int sum = 0;
   for (int i = static_cast<int>(threadIdx.x % warpSize); i < domain.num_ranks(); i += warpSize) {
     sum += params.is_cached()
@@ -121,18 +120,13 @@ __device__ inline std::int64_t tokens_to(const DispatchParams& params, Rank dest
   return sum;
 }
 
-__device__ inline std::int64_t max_rows_of(const DispatchParams& params, const ExchangeBlock& block,
-                                           Rank destination) {
-  if (params.is_cached()) return params.max_rows_of_rank[destination.index()];
-  return block.max_rows == kUnlimitedRows ? 0 : static_cast<std::int64_t>(block.max_rows);
-}
-
 // One warp per destination: the addresses of its receive parts. False if its rows do not fit.
 __device__ inline bool find_place(const DispatchParams& params, Rank destination) {
   const Domain& domain = params.domain;
   const bool compact = params.shape.layout == Layout::kCompact;
   const ExchangeBlock& block = *domain.exchange(domain.rank, current_epoch(domain), destination);
-  const std::int64_t max_rows = max_rows_of(params, block, destination);
+  const std::int64_t max_rows =
+      params.is_cached() ? params.max_rows_of_rank[destination.index()] : block.row_limit();
   const std::int64_t tokens = tokens_to(params, destination);
   const std::int64_t rows = compact ? tokens : scan_experts(params, destination);
   if (max_rows > 0 && rows > max_rows) return false;

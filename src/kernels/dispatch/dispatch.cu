@@ -94,12 +94,10 @@ __global__ __launch_bounds__(DispatchRoles::kNumThreads,
   if (verdict == Verdict::kProceed) {
     device::pass_stage(domain, Stage::kSignal);
     __syncthreads();
-    signal_all(domain, SignalChannel::kDelivered);
+    signal_all(domain, SignalChannel::kDelivered, current_epoch(domain));
     await_all(domain, params.operation, Stage::kReceive, SignalChannel::kDelivered);
   }
-  if (domain.stage_ends != nullptr && threadIdx.x == 0) {
-    domain.stage_ends[static_cast<int>(Stage::kReceive)] = device::now_ns();
-  }
+  device::note_end(domain, Stage::kReceive);
   end_operation(domain);
 }
 
@@ -113,7 +111,7 @@ __global__ __launch_bounds__(32 * DispatchRoles::kNumSendWarps,
   const int warp = warp_index();
   Pipe pipe(shared + static_cast<std::size_t>(warp * kNumStages) * plan.chunk_bytes,
             plan.chunk_bytes, barriers[warp]);
-  const auto foreign = ForeignTokens::of(count_matrix(params), params.domain.rank);
+  const auto foreign = ForeignTokens::of(params.count_matrix(), params.domain.rank);
   const std::int64_t first = std::int64_t{blockIdx.x} * DispatchRoles::kNumSendWarps + warp;
   const std::int64_t stride = std::int64_t{gridDim.x} * DispatchRoles::kNumSendWarps;
   expand_rows(

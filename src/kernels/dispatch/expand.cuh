@@ -10,10 +10,6 @@
 
 namespace moelink::kernels {
 
-__device__ inline CountMatrix count_matrix(const DispatchParams& params) {
-  return CountMatrix{params.routing.counts, params.domain.num_ranks(), params.num_experts};
-}
-
 // Compact rows that came from other ranks, numbered without those of the own tokens, whose rows
 // are complete.
 struct ForeignTokens {
@@ -95,7 +91,7 @@ __device__ inline void fill_rows(const DispatchParams& params, ReceivePart part,
 __device__ inline void fill_gap(const DispatchParams& params, const ExpertMap& map,
                                 LocalExpert local) {
   const std::int64_t count =
-      count_matrix(params).num_selections(map.global(params.domain.rank, local));
+      params.count_matrix().num_selections(map.global(params.domain.rank, local));
   const std::int64_t begin = params.domain.group_start[local.index()];
   const RowRangeToFill gap{begin + count, begin + align_up(count, params.expert_alignment)};
   if (params.padding == Padding::kZero) {
@@ -111,7 +107,7 @@ __device__ inline void fill_tail(const DispatchParams& params, int index, int co
   if (max_rows == 0) return;
   const bool compact = params.shape.layout == Layout::kCompact;
   const std::int64_t used =
-      compact ? count_matrix(params).num_tokens(params.domain.rank) : *params.domain.num_rows;
+      compact ? params.count_matrix().num_tokens(params.domain.rank) : *params.domain.num_rows;
   const TokenRange part = part_of({used, max_rows}, index, count);
   const RowRangeToFill rows{part.begin, part.end};
   const std::size_t per_row = compact ? params.shape.num_topk : 1;

@@ -9,6 +9,7 @@
 #include "moelink/config.hpp"
 #include "moelink/types.hpp"
 #include "protocol/control_layout.hpp"
+#include "protocol/counts.hpp"
 #include "protocol/receive_layout.hpp"
 
 namespace moelink::kernels {
@@ -76,6 +77,9 @@ struct DispatchParams {
   // Cached: where the first dispatch has left it [N, K]; otherwise it arrives with the rows.
   const std::int32_t* recv_expert_row = nullptr;
 
+  MOELINK_HD CountMatrix count_matrix() const {
+    return CountMatrix{routing.counts, domain.num_ranks(), num_experts};
+  }
   MOELINK_HD bool is_cached() const { return operation == Operation::kCachedDispatch; }
 };
 
@@ -85,7 +89,7 @@ struct DispatchPlan {
   int num_counters = 0;         // routing warps that count at a time
   std::size_t chunk_bytes = 0;  // rows travel in pieces of this size
   std::size_t shared_bytes = 0;
-  int num_expand_blocks = 0;  // of the kernel that ends an expert-major or worst-case dispatch
+  int num_expand_blocks = 0;  // of the kernel that ends an expert-major dispatch
 };
 
 }  // namespace moelink::kernels

@@ -170,7 +170,7 @@ __device__ inline void count_tokens(const DispatchParams& params, TokenRange tok
 __device__ inline void find_first_rows(const DispatchParams& params,
                                        const RouteCounters& counters) {
   const Domain& domain = params.domain;
-  const CountMatrix matrix{params.routing.counts, domain.num_ranks(), params.num_experts};
+  const CountMatrix matrix = params.count_matrix();
   const bool compact = params.shape.layout == Layout::kCompact;
   const int num_columns = compact ? domain.num_ranks() : counters.num_columns;
   for (int column = static_cast<int>(threadIdx.x); column < num_columns;

@@ -19,6 +19,16 @@ __device__ inline Epoch current_epoch(const Domain& domain) {
   return Epoch(domain.local->epoch + 1);
 }
 
+// All threads of one block: tells all ranks that operation `epoch` has passed `channel`.
+__device__ inline void signal_all(const Domain& domain, SignalChannel channel, Epoch epoch) {
+  const SignalValue done = SignalValue::of(epoch, kDone);
+  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
+       i += static_cast<int>(blockDim.x)) {
+    std::uint64_t* const word = domain.signal(Rank(i), channel, domain.rank);
+    device::SystemWord<std::uint64_t>(*word).store(done.word(), cuda::memory_order_release);
+  }
+}
+
 // All threads of block 0. Writes `mine` and `num_counts` counts into every peer's region, then
 // tells them. Release: publishes also everything that earlier kernels on this stream have written.
 __device__ inline void publish_call(const Domain& domain, const ExchangeBlock& mine,
@@ -37,12 +47,7 @@ __device__ inline void publish_call(const Domain& domain, const ExchangeBlock& m
     }
   }
   __syncthreads();
-  const SignalValue done = SignalValue::of(epoch, kDone);
-  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
-       i += static_cast<int>(blockDim.x)) {
-    std::uint64_t* const word = domain.signal(Rank(i), SignalChannel::kExchanged, domain.rank);
-    device::SystemWord<std::uint64_t>(*word).store(done.word(), cuda::memory_order_release);
-  }
+  signal_all(domain, SignalChannel::kExchanged, epoch);
 }
 
 // All threads of a block: whether this rank has given up in an earlier operation, and takes no
@@ -64,16 +69,6 @@ __device__ inline bool await_all(const Domain& domain, Operation operation, Stag
     if (!device::wait_for(domain, target, word, SignalValue::of(epoch, kDone))) missing = 1;
   }
   return __syncthreads_or(missing) == 0;
-}
-
-// All threads of one block: tells all ranks that the operation has passed `channel`.
-__device__ inline void signal_all(const Domain& domain, SignalChannel channel) {
-  const SignalValue done = SignalValue::of(current_epoch(domain), kDone);
-  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
-       i += static_cast<int>(blockDim.x)) {
-    std::uint64_t* const word = domain.signal(Rank(i), channel, domain.rank);
-    device::SystemWord<std::uint64_t>(*word).store(done.word(), cuda::memory_order_release);
-  }
 }
 
 // All threads of block 0, after the peers' blocks have arrived: 1 at a thread that finds the ranks'
