@@ -2,6 +2,7 @@
 #include "backend/opening.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <string>
 
@@ -52,6 +53,11 @@ std::vector<OpeningTicket> exchange_tickets(const Group& group, const OpeningTic
   }
   violations.throw_if_any();
   return tickets;
+}
+
+std::uint64_t next_buffer_id() {
+  static std::atomic<std::uint64_t> last{0};
+  return last.fetch_add(1) + 1;
 }
 
 std::uint64_t least_bytes(const std::vector<OpeningTicket>& tickets) {

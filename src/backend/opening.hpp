@@ -32,6 +32,9 @@ struct OpeningTicket {
 std::vector<OpeningTicket> exchange_tickets(const Group& group, const OpeningTicket& mine,
                                             const Deadline& deadline);
 
+// Unique in this process: handles know their buffer by it.
+std::uint64_t next_buffer_id();
+
 std::uint64_t least_bytes(const std::vector<OpeningTicket>& tickets);
 
 }  // namespace moelink

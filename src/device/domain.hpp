@@ -35,9 +35,8 @@ struct Fault {
 // How waits of a kernel end when their word does not come.
 struct WaitPolicy {
   std::uint64_t timeout_ns = 0;
-  Fault* fault = nullptr;                     // pinned
-  std::uint32_t* cancelled = nullptr;         // pinned, written by the host: stop waiting
-  std::uint32_t* fault_is_claimed = nullptr;  // device memory: 1 once a thread fills `fault`
+  Fault* fault = nullptr;              // pinned
+  std::uint32_t* cancelled = nullptr;  // pinned, written by the host: stop waiting
 };
 
 // How an operation goes on after its exchange.
@@ -64,7 +63,7 @@ struct LocalState {
   Verdict verdict;            // of that exchange
   // 0, or the complement of the lowest index of a selection that is no expert.
   unsigned long long bad_selection;
-  std::uint32_t fault_is_claimed;
+  std::uint32_t fault_is_claimed;  // 1 once a thread fills the fault
 };
 
 struct Domain {

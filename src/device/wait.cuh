@@ -24,7 +24,7 @@ constexpr int kClocksPerCheck = 16;
 // The first caller of a rank fills its fault and tells the peers that it takes no further part.
 __device__ inline void raise_fault(const Domain& domain, const WaitTarget& target, FaultCause cause,
                                    std::uint64_t expected, std::uint64_t seen) {
-  if (atomicExch(domain.wait.fault_is_claimed, 1U) != 0) return;
+  if (atomicExch(&domain.local->fault_is_claimed, 1U) != 0) return;
   Fault& fault = *domain.wait.fault;
   fault.cause = cause;
   fault.operation = target.operation;
@@ -98,7 +98,7 @@ __device__ bool wait_for_blocks(const Domain& domain, const WaitTarget& target, 
       if (word.load(cuda::memory_order_acquire) >= value) return true;
     }
     if (start_ns == 0) start_ns = now_ns();
-    const DeviceWord<std::uint32_t> fault(*domain.wait.fault_is_claimed);
+    const DeviceWord<std::uint32_t> fault(domain.local->fault_is_claimed);
     if (fault.load(cuda::memory_order_relaxed) != 0) return false;
     if (now_ns() - start_ns < kBlockPatience * domain.wait.timeout_ns) continue;
     raise_fault(domain, target, FaultCause::kTimeout, value, word.load(cuda::memory_order_relaxed));

@@ -63,11 +63,6 @@ std::size_t arena_capacity(const BufferConfig& config, const Group& group,
        group.rank().value(), limit, control_bytes);
 }
 
-std::uint64_t next_context_id() {
-  static std::atomic<std::uint64_t> last{0};
-  return last.fetch_add(1) + 1;
-}
-
 // Memory for results, which no peer sees: an arena of its own, so that freed results are used again
 // instead of going back to the system page by page.
 std::shared_ptr<Arena> make_result_arena(std::size_t capacity, const Deadline& deadline) {
@@ -93,7 +88,7 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
   auto memory = open_symmetric_memory(group.bootstrap(), region_bytes, deadline);
 
   const int num_cores = num_available_cores();
-  context->id = next_context_id();
+  context->id = next_buffer_id();
   context->rank = group.rank();
   context->topology = group.topology();
   context->survival = config.survival;

@@ -26,8 +26,8 @@ void look_after_peers(const CudaContext& context) {
 
 }  // namespace
 
-kernels::ReportTarget begin_report(CudaContext& context) {
-  return kernels::ReportTarget{context.report(), ++context.serial};
+kernels::ReportTarget report_target(const CudaContext& context) {
+  return kernels::ReportTarget{context.report(), context.epoch.value()};
 }
 
 const kernels::Report& await_report(const CudaContext& context, const kernels::ReportTarget& target,

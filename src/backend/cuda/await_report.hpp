@@ -5,8 +5,8 @@
 
 namespace moelink {
 
-// Gives the next call its number and its report.
-kernels::ReportTarget begin_report(CudaContext& context);
+// Where the call that has begun wants its report.
+kernels::ReportTarget report_target(const CudaContext& context);
 
 // Returns when the report of `target` is there. Throws Error(kTimeout) or Error(kPeerLost) when the
 // kernel gave up, Error(kSystem) when it failed. Tells the kernel to give up when a peer has died.

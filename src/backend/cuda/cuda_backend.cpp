@@ -124,6 +124,11 @@ LayoutResult CudaBackend::query_layout(const LayoutConfig& config) {
   return result;
 }
 
+void CudaBackend::await_results(const StreamOptions& options) const {
+  context_->order->await_results(options);
+  context_->faults->throw_if_raised();
+}
+
 DispatchResult CudaBackend::dispatch(const DispatchConfig& config) {
   return run_dispatch(
       DispatchCall::make(context_->id, context_->rank, context_->num_ranks(), config), nullptr);
@@ -140,8 +145,7 @@ DispatchResult CudaBackend::run_dispatch(DispatchCall call, std::shared_ptr<cons
     const std::shared_ptr<RoutingState> state = call.state;
     const StreamOptions options = call.inputs.stream;
     result = CudaDispatch(*context_, std::move(call)).run();
-    context_->order->await_results(options);
-    context_->faults->throw_if_raised();
+    await_results(options);
     result.handle = handle ? std::move(handle) : std::make_shared<const Routing>(state);
   });
   return result;
@@ -152,8 +156,7 @@ CombineResult CudaBackend::combine(const CombineConfig& config) {
   guarded(Operation::kCombine, [&] {
     const TraceScope scope(Operation::kCombine, Stage::kReduce, context_->rank);
     result = CudaCombine(*context_, config).run();
-    context_->order->await_results(config.stream);
-    context_->faults->throw_if_raised();
+    await_results(config.stream);
   });
   return result;
 }
@@ -187,8 +190,8 @@ void CudaBackend::barrier() {
   guarded(Operation::kBarrier, [this] {
     ExchangeBlock mine{};
     mine.digest.set(DigestField::kOperation, static_cast<std::int64_t>(Operation::kBarrier));
-    const kernels::ReportTarget target = begin_report(*context_);
     context_->epoch = context_->epoch.next();
+    const kernels::ReportTarget target = report_target(*context_);
     // On the buffer's own stream, so that only the operations themselves come before it.
     const StreamOptions options{.completion = Completion::kAsync};
     cudaStream_t const stream = context_->order->begin(options);

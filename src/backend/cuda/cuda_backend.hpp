@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
@@ -42,6 +41,8 @@ class CudaBackend final : public Backend {
   // Runs one operation with the device current. Errors but those of arguments break the buffer.
   void guarded(Operation operation, const std::function<void()>& step);
   DispatchResult run_dispatch(DispatchCall call, std::shared_ptr<const Routing> handle);
+  // The end of a call: may block (see StreamUse::kOwn), and throws what is known to have failed.
+  void await_results(const StreamOptions& options) const;
   [[noreturn]] void fail_unsupported(const char* what) const;
   // Tells the peers, as far as they still listen, that this rank takes no further part.
   void tell_departure(const std::string& reason) noexcept;

@@ -40,8 +40,7 @@ struct CudaContext {
   device::Domain domain;
   device::LaunchLimits limits;
 
-  std::uint64_t serial = 0;        // of the last call
-  Epoch epoch;                     // the same, as handles and digests know it
+  Epoch epoch;                     // of the last call
   std::size_t expected_bytes = 0;  // what the next dispatch will probably need
   std::atomic<std::uint64_t> num_window_misses{0};
   std::atomic<std::uint64_t> num_staged_combines{0};

@@ -13,12 +13,6 @@
 namespace moelink {
 namespace {
 
-bool is_capturing(cudaStream_t stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  check_cuda(cudaStreamIsCapturing(stream, &status), "ask whether a stream is being captured");
-  return status != cudaStreamCaptureStatusNone;
-}
-
 kernels::StridedSource strided(const std::optional<TensorView>& tensor) {
   kernels::StridedSource source;
   if (!tensor) return source;
@@ -68,7 +62,7 @@ DispatchResult CudaDispatch::run() {
   if (knows_size()) block = reserve();
   context_.epoch = context_.epoch.next();
   kernels::DispatchParams launched = params(offer());
-  if (!knows_size()) launched.report = begin_report(context_);
+  if (!knows_size()) launched.report = report_target(context_);
   DispatchResult result;
   try {
     const device::LaunchLimits limits = context_.limits_for(options);
@@ -126,7 +120,6 @@ kernels::DispatchParams CudaDispatch::params(const ExchangeBlock& mine) const {
   made.padding = state.padding;
   made.expert_alignment = state.expert_alignment;
   made.shape = call_.shape;
-  made.max_rows_of_rank = routing_->max_rows_of_rank;
   made.x = inputs.x.as<const std::byte>();
   made.scales = strided(inputs.scales);
   made.topk.num_topk = state.num_topk;

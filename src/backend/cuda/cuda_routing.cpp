@@ -53,7 +53,7 @@ std::shared_ptr<CudaRouting> make_cuda_routing(const CudaContext& context, Routi
   routing->memory.is_token_in_rank = reinterpret_cast<std::uint8_t*>(base + in_rank);
   routing->memory.rank_prefix_matrix = reinterpret_cast<std::int32_t*>(base + prefix);
   routing->memory.recv_tokens_per_expert = reinterpret_cast<std::int32_t*>(base + per_expert);
-  routing->max_rows_of_rank = reinterpret_cast<std::int64_t*>(base + max_rows);
+  routing->memory.max_rows_of_rank = reinterpret_cast<std::int64_t*>(base + max_rows);
   const auto tensor = [&](void* data, DType dtype, std::initializer_list<std::int64_t> shape) {
     return Tensor{TensorView::contiguous(data, dtype, shape), routing->owner};
   };

@@ -11,8 +11,7 @@ namespace moelink {
 
 struct CudaRouting {
   kernels::RoutingMemory memory;
-  std::int64_t* max_rows_of_rank = nullptr;  // [R], device memory
-  std::shared_ptr<void> owner;               // of the above
+  std::shared_ptr<void> owner;  // of the above
   kernels::ReceivedMemory received;
   std::shared_ptr<void> received_owner;
 };

@@ -1,10 +1,11 @@
 // Checks of tensors that only a GPU demands.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 
-#include "backend/cuda/cuda_context.hpp"
 #include "base/check.hpp"
+#include "moelink/types.hpp"
 
 namespace moelink {
 

@@ -7,9 +7,7 @@ namespace moelink {
 
 void KeptMemory::keep(Blocks blocks, cudaStream_t stream) {
   if (blocks.empty()) return;
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  check_cuda(cudaStreamIsCapturing(stream, &status), "ask whether a stream is being captured");
-  if (status != cudaStreamCaptureStatusNone) {
+  if (is_capturing(stream)) {
     captured_.insert(captured_.end(), std::make_move_iterator(blocks.begin()),
                      std::make_move_iterator(blocks.end()));
     return;

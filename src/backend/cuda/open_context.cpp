@@ -147,7 +147,6 @@ void make_domain(CudaContext& context, const BufferConfig& config) {
       std::chrono::duration_cast<std::chrono::nanoseconds>(context.timeout).count());
   domain.wait.fault = &context.mailbox().fault;
   domain.wait.cancelled = &context.mailbox().cancelled;
-  domain.wait.fault_is_claimed = &domain.local->fault_is_claimed;
 }
 
 OpeningTicket describe_opening(const Group& group, const BufferConfig& config,
@@ -172,11 +171,6 @@ void load_kernels() {
   kernels::load_layout_kernel();
 }
 
-std::uint64_t next_context_id() {
-  static std::atomic<std::uint64_t> last{std::uint64_t{1} << 62};  // apart from other backends'
-  return last.fetch_add(1) + 1;
-}
-
 }  // namespace
 
 std::unique_ptr<CudaContext> open_cuda_context(const Group& group, const BufferConfig& config) {
@@ -184,7 +178,7 @@ std::unique_ptr<CudaContext> open_cuda_context(const Group& group, const BufferC
   auto context = std::make_unique<CudaContext>();
   context->timeout = config.timeout.count() > 0 ? config.timeout : group.timeout();
   const Deadline deadline = Deadline::after(context->timeout);
-  context->id = next_context_id();
+  context->id = next_buffer_id();
   context->rank = group.rank();
   context->topology = group.topology();
   context->device = config.device.index;

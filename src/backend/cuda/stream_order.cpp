@@ -32,12 +32,6 @@ class CudaEventState final : public EventState {
   Epoch epoch_;
 };
 
-bool stream_is_capturing(cudaStream_t stream) {
-  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-  check_cuda(cudaStreamIsCapturing(stream, &status), "ask whether a stream is being captured");
-  return status == cudaStreamCaptureStatusActive;
-}
-
 void wait_on_stream(cudaStream_t stream, const CudaEvent& event) {
   check_cuda(cudaStreamWaitEvent(stream, event.get(), 0), "make a stream wait");
 }
@@ -70,7 +64,7 @@ bool StreamOrder::blocks_host(const StreamOptions& options) const {
 
 bool StreamOrder::is_capturing(const StreamOptions& options) const {
   return !blocks_host(options) &&
-         stream_is_capturing(static_cast<cudaStream_t>(options.cuda_stream));
+         moelink::is_capturing(static_cast<cudaStream_t>(options.cuda_stream));
 }
 
 cudaStream_t StreamOrder::begin(const StreamOptions& options) {
@@ -103,7 +97,7 @@ cudaStream_t StreamOrder::begin(const StreamOptions& options) {
 Event StreamOrder::end(const StreamOptions& options, std::shared_ptr<const FaultCheck> faults,
                        Epoch epoch) {
   auto* const caller = static_cast<cudaStream_t>(options.cuda_stream);
-  const bool captured = stream_is_capturing(launched_on_);
+  const bool captured = moelink::is_capturing(launched_on_);
   if (options.completion == Completion::kAsync) {
     CudaEvent done = CudaEvent::make();
     record(done, launched_on_);

@@ -17,6 +17,12 @@ CudaEvent CudaEvent::make() {
   return event;
 }
 
+bool is_capturing(cudaStream_t stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(stream, &status), "ask whether a stream is being captured");
+  return status != cudaStreamCaptureStatusNone;
+}
+
 std::shared_ptr<std::byte> make_device_memory(std::size_t bytes) {
   void* memory = nullptr;
   check_cuda(cudaMalloc(&memory, bytes), "allocate device memory");

@@ -65,6 +65,9 @@ class CudaEvent {
   cudaEvent_t event_ = nullptr;
 };
 
+// Whether what is enqueued on `stream` becomes a part of a graph.
+bool is_capturing(cudaStream_t stream);
+
 // Zero-filled; freed with the last copy. Pinned memory has the same address on host and device.
 std::shared_ptr<std::byte> make_device_memory(std::size_t bytes);
 std::shared_ptr<std::byte> make_pinned_memory(std::size_t bytes);

@@ -4,6 +4,7 @@
 #include "base/check.hpp"
 #include "kernels/combine/launch.hpp"
 #include "kernels/combine/roles.hpp"
+#include "kernels/piece_size.hpp"
 #include "protocol/limits.hpp"
 
 namespace moelink::kernels {
@@ -24,12 +25,11 @@ CombinePlan plan_combine(const CombineParams& params, const device::LaunchLimits
       params.num_tokens / kMinTokensPerBlock, 1, limits.num_waiting_blocks));
   plan.num_stage_blocks = limits.num_free_blocks;
   constexpr std::size_t kPieces = CombineRoles::kNumPullWarps * kNumPullStages;
-  const std::size_t fitting =
-      limits.shared_bytes_per_block / kPieces / kRowGranuleBytes * kRowGranuleBytes;
-  const std::size_t most = std::min(max_pull_bytes(params.domain.topology.num_nodes), fitting);
-  const std::size_t num_chunks = std::max<std::size_t>(1, (params.row_bytes + most - 1) / most);
-  plan.num_chunks = static_cast<int>(num_chunks);
-  plan.chunk_bytes = align_up((params.row_bytes + num_chunks - 1) / num_chunks, kRowGranuleBytes);
+  const PieceSize size =
+      PieceSize::fit(params.row_bytes, max_pull_bytes(params.domain.topology.num_nodes), kPieces,
+                     limits.shared_bytes_per_block);
+  plan.num_chunks = static_cast<int>(size.num_chunks);
+  plan.chunk_bytes = size.chunk_bytes;
   plan.shared_bytes = kPieces * plan.chunk_bytes;
   return plan;
 }

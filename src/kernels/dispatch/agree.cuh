@@ -47,7 +47,7 @@ __device__ inline void keep_counts(const DispatchParams& params, int num_columns
   }
   for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
        i += static_cast<int>(blockDim.x)) {
-    params.max_rows_of_rank[i] = domain.exchange(domain.rank, epoch, Rank(i))->row_limit();
+    params.routing.max_rows_of_rank[i] = domain.exchange(domain.rank, epoch, Rank(i))->row_limit();
   }
 }
 
@@ -126,7 +126,7 @@ __device__ inline bool find_place(const DispatchParams& params, Rank destination
   const bool compact = params.shape.layout == Layout::kCompact;
   const ExchangeBlock& block = *domain.exchange(domain.rank, current_epoch(domain), destination);
   const std::int64_t max_rows =
-      params.is_cached() ? params.max_rows_of_rank[destination.index()] : block.row_limit();
+      params.is_cached() ? params.routing.max_rows_of_rank[destination.index()] : block.row_limit();
   const std::int64_t tokens = tokens_to(params, destination);
   const std::int64_t rows = compact ? tokens : scan_experts(params, destination);
   if (max_rows > 0 && rows > max_rows) return false;

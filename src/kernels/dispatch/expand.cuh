@@ -103,7 +103,7 @@ __device__ inline void fill_gap(const DispatchParams& params, const ExpertMap& m
 
 // All threads of block `index` of `count`: the rows behind the last one in use.
 __device__ inline void fill_tail(const DispatchParams& params, int index, int count) {
-  const std::int64_t max_rows = params.max_rows_of_rank[params.domain.rank.index()];
+  const std::int64_t max_rows = params.routing.max_rows_of_rank[params.domain.rank.index()];
   if (max_rows == 0) return;
   const bool compact = params.shape.layout == Layout::kCompact;
   const std::int64_t used =

@@ -24,6 +24,7 @@ struct RoutingMemory {
   std::uint8_t* is_token_in_rank = nullptr;        // [T, R]
   std::int32_t* rank_prefix_matrix = nullptr;      // [R, R]
   std::int32_t* recv_tokens_per_expert = nullptr;  // [L]
+  std::int64_t* max_rows_of_rank = nullptr;        // [R]
 };
 
 // What arrived: device addresses of the own receive block's parts.
@@ -65,8 +66,6 @@ struct DispatchParams {
   Padding padding = Padding::kZero;
   std::int64_t expert_alignment = 1;
   ReceiveShape shape;
-  // The limits of all ranks in the first dispatch of a handle [R]; a cached one needs them again.
-  std::int64_t* max_rows_of_rank = nullptr;
 
   const std::byte* x = nullptr;  // [T, row_bytes]
   StridedSource scales;

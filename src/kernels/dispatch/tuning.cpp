@@ -5,6 +5,7 @@
 #include "kernels/dispatch/launch.hpp"
 #include "kernels/dispatch/roles.hpp"
 #include "kernels/dispatch/stages.hpp"
+#include "kernels/piece_size.hpp"
 #include "protocol/counts.hpp"
 
 namespace moelink::kernels {
@@ -14,12 +15,6 @@ namespace {
 constexpr std::size_t kMaxChunkBytes = 8192;
 // A block with fewer tokens is not worth its part in the exchange.
 constexpr std::int64_t kMinTokensPerBlock = 8;
-
-// Equal pieces of at most `most` bytes each.
-std::size_t chunk_of(std::size_t row_bytes, std::size_t most) {
-  const std::size_t num_chunks = std::max<std::size_t>(1, (row_bytes + most - 1) / most);
-  return align_up((row_bytes + num_chunks - 1) / num_chunks, kRowGranuleBytes);
-}
 
 }  // namespace
 
@@ -42,8 +37,8 @@ DispatchPlan plan_dispatch(const DispatchParams& params, const device::LaunchLim
   }
   plan.num_counters = static_cast<int>(std::min<std::size_t>(DispatchRoles::kNumWarps, room / row));
   constexpr std::size_t kPieces = DispatchRoles::kNumSendWarps * kNumStages;
-  const std::size_t fitting = room / kPieces / kRowGranuleBytes * kRowGranuleBytes;
-  plan.chunk_bytes = chunk_of(params.shape.row_bytes, std::min(kMaxChunkBytes, fitting));
+  plan.chunk_bytes =
+      PieceSize::fit(params.shape.row_bytes, kMaxChunkBytes, kPieces, room).chunk_bytes;
   const std::size_t pieces = kPieces * plan.chunk_bytes;
   plan.shared_bytes = sums + std::max(pieces, static_cast<std::size_t>(plan.num_counters) * row);
   return plan;

@@ -53,7 +53,7 @@ __device__ inline void publish_call(const Domain& domain, const ExchangeBlock& m
 // All threads of a block: whether this rank has given up in an earlier operation, and takes no
 // part.
 __device__ inline bool has_fault(const Domain& domain) {
-  return __syncthreads_or(threadIdx.x == 0 && *domain.wait.fault_is_claimed != 0) != 0;
+  return __syncthreads_or(threadIdx.x == 0 && domain.local->fault_is_claimed != 0) != 0;
 }
 
 // All threads of one block. True at all of them once every rank's word of `channel` has reached
