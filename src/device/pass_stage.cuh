@@ -7,8 +7,8 @@
 namespace moelink::device {
 
 // A number that looks random, the same for the same operation, rank, stage and block.
-__device__ inline std::uint64_t stage_hash(const Domain& domain, Stage stage) {
-  std::uint64_t hash = domain.local->epoch * 0x9e3779b97f4a7c15U;
+__device__ inline std::uint64_t stage_hash(const Domain& domain, Stage stage, Epoch epoch) {
+  std::uint64_t hash = epoch.value() * 0x9e3779b97f4a7c15U;
   hash ^= (static_cast<std::uint64_t>(domain.rank.value()) << 40) ^
           (static_cast<std::uint64_t>(stage) << 32) ^ blockIdx.x;
   hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9U;
@@ -21,14 +21,18 @@ __device__ inline void note_end(const Domain& domain, Stage stage) {
   domain.stage_ends[static_cast<int>(stage)] = now_ns();
 }
 
-// Any threads of a block; thread 0 counts. Costs two comparisons when nobody listens.
-__device__ inline void pass_stage(const Domain& domain, Stage stage) {
+// Any threads of a block, in operation `epoch`; thread 0 counts. Costs two comparisons when nobody
+// listens.
+__device__ inline void pass_stage(const Domain& domain, Stage stage, Epoch epoch) {
   if (threadIdx.x != 0) return;
   if (blockIdx.x == 0) note_end(domain, stage);
   if (domain.stress_delay_ns == 0) return;
-  const std::uint64_t end = now_ns() + stage_hash(domain, stage) % domain.stress_delay_ns;
+  const std::uint64_t end = now_ns() + stage_hash(domain, stage, epoch) % domain.stress_delay_ns;
   while (now_ns() < end) {
   }
+}
+__device__ inline void pass_stage(const Domain& domain, Stage stage) {
+  pass_stage(domain, stage, Epoch(domain.local->epoch));
 }
 
 }  // namespace moelink::device

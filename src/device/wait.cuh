@@ -61,24 +61,34 @@ __device__ inline bool wait_is_over(const Domain& domain, const WaitTarget& targ
   return target.peer != domain.rank && has_given_up(domain, target);
 }
 
+// How a wait that failed has ended.
+struct WaitEnd {
+  FaultCause cause;
+  std::uint64_t seen;
+};
+
 // Returns true once `word` has reached `value` (acquire: what its writer published is visible to
-// this thread), false after the deadline, or when the peer or the host gives up; the fault is
-// raised then.
-__device__ inline bool wait_for(const Domain& domain, const WaitTarget& target, std::uint64_t* word,
-                                SignalValue value) {
+// this thread), false after the deadline, or when the peer or the host gives up.
+__device__ inline bool await_word(const Domain& domain, const WaitTarget& target,
+                                  std::uint64_t* word, SignalValue value, WaitEnd& end) {
   std::uint64_t start_ns = 0;
   for (int round = 0;; ++round) {
-    std::uint64_t seen = 0;
     for (int look = 0; look < kLooksPerClock; ++look) {
-      seen = load_acquire_sys(word);
-      if (value.reached_by(seen)) return true;
+      end.seen = load_acquire_sys(word);
+      if (value.reached_by(end.seen)) return true;
     }
     if (start_ns == 0) start_ns = now_ns();
-    FaultCause cause;
-    if (!wait_is_over(domain, target, start_ns, round, cause)) continue;
-    raise_fault(domain, target, cause, value.word(), seen);
-    return false;
+    if (wait_is_over(domain, target, start_ns, round, end.cause)) return false;
   }
+}
+
+// The same; false: the fault is raised.
+__device__ inline bool wait_for(const Domain& domain, const WaitTarget& target, std::uint64_t* word,
+                                SignalValue value) {
+  WaitEnd end;
+  if (await_word(domain, target, word, value, end)) return true;
+  raise_fault(domain, target, end.cause, value.word(), end.seen);
+  return false;
 }
 
 // Waits of blocks of one grid for each other may last as long as the waits for peers that the other
