@@ -69,15 +69,24 @@ const ExchangeTable* table_of(PyTypeObject* type) {
   return table;
 }
 
-std::optional<TensorView> view_of(const ExchangeTable& table, nb::handle tensor) {
+nb::dlpack::device place_of(const Device& device) {
+  if (device.kind == DeviceKind::kCuda) return {nb::device::cuda::value, device.index};
+  return {nb::device::cpu::value, 0};
+}
+
+// Absent for tensors elsewhere than at `place`.
+std::optional<TensorView> view_of(const ExchangeTable& table, nb::handle tensor,
+                                  const nb::dlpack::device& place) {
   nb::dlpack::dltensor theirs;
   if (table.view_of_object(tensor.ptr(), &theirs) != 0) {
     PyErr_Clear();
     return std::nullopt;
   }
   const std::optional<DType> dtype = dtype_of(theirs.dtype);
-  const bool usable = dtype && theirs.device.device_type == nb::device::cpu::value &&
-                      theirs.ndim <= kMaxTensorDims && theirs.strides != nullptr;
+  const bool is_here =
+      theirs.device.device_type == place.device_type && theirs.device.device_id == place.device_id;
+  const bool usable =
+      dtype && is_here && theirs.ndim <= kMaxTensorDims && theirs.strides != nullptr;
   if (!usable) return std::nullopt;
   TensorView view;
   view.data = static_cast<std::byte*>(theirs.data) + theirs.byte_offset;
@@ -90,22 +99,23 @@ std::optional<TensorView> view_of(const ExchangeTable& table, nb::handle tensor)
 
 }  // namespace
 
-std::optional<CallViews> exchange_views(const nb::tuple& tensors) {
+std::optional<CallViews> exchange_views(const nb::tuple& tensors, const Device& device) {
   std::optional<CallViews> views(std::in_place);
   const std::size_t count = std::min(nb::len(tensors), kNumCallTensors);
   PyTypeObject* const type = Py_TYPE(PyTuple_GET_ITEM(tensors.ptr(), 0));
   const ExchangeTable* const table = table_of(type);
   if (table == nullptr || table->view_of_object == nullptr) return std::nullopt;
+  const nb::dlpack::device place = place_of(device);
   for (std::size_t i = 0; i < count; ++i) {
     const nb::handle tensor = PyTuple_GET_ITEM(tensors.ptr(), static_cast<Py_ssize_t>(i));
     if (tensor.is_none()) continue;
-    if (Py_TYPE(tensor.ptr()) == type) (*views)[i] = view_of(*table, tensor);
+    if (Py_TYPE(tensor.ptr()) == type) (*views)[i] = view_of(*table, tensor, place);
     if (!(*views)[i]) return std::nullopt;
   }
   return views;
 }
 
-nb::object exchange_tensor(const Tensor& tensor, nb::handle like) {
+nb::object exchange_tensor(const Tensor& tensor, nb::handle like, const Device& device) {
   const ExchangeTable* const table = table_of(Py_TYPE(like.ptr()));
   if (table == nullptr || table->managed_to_object == nullptr) return nb::none();
   auto owner = std::make_unique<Exported>();
@@ -116,7 +126,7 @@ nb::object exchange_tensor(const Tensor& tensor, nb::handle like) {
   managed.manager_ctx = owner.get();
   managed.deleter = [](ManagedTensor* self) { delete static_cast<Exported*>(self->manager_ctx); };
   managed.dl_tensor.data = view.data;
-  managed.dl_tensor.device = {nb::device::cpu::value, 0};
+  managed.dl_tensor.device = place_of(device);
   managed.dl_tensor.ndim = view.ndim;
   managed.dl_tensor.dtype = dlpack_type(view.dtype);
   managed.dl_tensor.shape = view.shape.data();

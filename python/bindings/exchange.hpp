@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <optional>
 
+#include "moelink/config.hpp"
 #include "moelink/types.hpp"
 
 namespace moelink::python {
@@ -19,11 +20,13 @@ namespace nb = nanobind;
 inline constexpr std::size_t kNumCallTensors = 5;
 using CallViews = std::array<std::optional<TensorView>, kNumCallTensors>;
 
-// Views of `tensors`, which may hold None but not at first. Absent unless all are CPU tensors of
-// one class with such a table, of types that Moelink knows.
-std::optional<CallViews> exchange_views(const nb::tuple& tensors);
+// Views of `tensors`, which may hold None but not at first. Absent unless all are tensors on
+// `device`, of one class with such a table and of types that Moelink knows.
+std::optional<CallViews> exchange_views(const nb::tuple& tensors, const Device& device);
 
-// A tensor of the class of `like` over the memory of `tensor`; None if the class has no such table.
-nb::object exchange_tensor(const Tensor& tensor, nb::handle like);
+// A tensor of the class of `like` over the memory of `tensor`, which is on `device`; None if the
+// class has no such table. Nothing is waited for: its values are there in the order of the stream
+// of the call that returned it.
+nb::object exchange_tensor(const Tensor& tensor, nb::handle like, const Device& device);
 
 }  // namespace moelink::python

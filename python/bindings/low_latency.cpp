@@ -28,8 +28,9 @@ void bind_enums(nb::module_& m) {
 }
 
 // Both return false, and set nothing, where the tensors must go through Python.
-bool set_dispatch_tensors(LowLatencyDispatchConfig& config, const nb::tuple& tensors) {
-  const std::optional<CallViews> views = exchange_views(tensors);
+bool set_dispatch_tensors(LowLatencyDispatchConfig& config, const nb::tuple& tensors,
+                          const Device& device) {
+  const std::optional<CallViews> views = exchange_views(tensors, device);
   if (!views) return false;
   const auto& [x, topk_idx, topk_weights, recv_stats, wait_cost] = *views;
   if (!topk_idx) return false;
@@ -41,8 +42,9 @@ bool set_dispatch_tensors(LowLatencyDispatchConfig& config, const nb::tuple& ten
   return true;
 }
 
-bool set_combine_tensors(LowLatencyCombineConfig& config, const nb::tuple& tensors) {
-  const std::optional<CallViews> views = exchange_views(tensors);
+bool set_combine_tensors(LowLatencyCombineConfig& config, const nb::tuple& tensors,
+                         const Device& device) {
+  const std::optional<CallViews> views = exchange_views(tensors, device);
   if (!views) return false;
   const auto& [x, topk_idx, topk_weights, out, wait_cost] = *views;
   if (!topk_idx) return false;
@@ -66,7 +68,7 @@ void bind_dispatch_config(nb::module_& m) {
                                 .layout = layout};
           },
           nb::arg("num_max_tokens_per_rank"), nb::arg("num_experts"), nb::arg("layout"))
-      .def("set_tensors", &set_dispatch_tensors, nb::arg("tensors"))
+      .def("set_tensors", &set_dispatch_tensors, nb::arg("tensors"), nb::arg("device"))
       .def_rw("x", &Dispatch::x)
       .def_rw("topk_idx", &Dispatch::topk_idx)
       .def_rw("topk_weights", &Dispatch::topk_weights)
@@ -87,7 +89,7 @@ void bind_combine_config(nb::module_& m) {
             new (self) Combine{.handle = handle, .numerics = numerics};
           },
           nb::arg("handle"), nb::arg("numerics"))
-      .def("set_tensors", &set_combine_tensors, nb::arg("tensors"))
+      .def("set_tensors", &set_combine_tensors, nb::arg("tensors"), nb::arg("device"))
       .def_rw("x", &Combine::x)
       .def_rw("topk_idx", &Combine::topk_idx)
       .def_rw("topk_weights", &Combine::topk_weights)
@@ -123,8 +125,10 @@ void bind_call_results(nb::module_& m) {
       .def_prop_ro("recv_x", copy_of(&Dispatch::recv_x))
       .def(
           "recv_x_like",
-          [](const Dispatch& self, nb::handle like) { return exchange_tensor(self.recv_x, like); },
-          nb::arg("like"))
+          [](const Dispatch& self, nb::handle like, const Device& device) {
+            return exchange_tensor(self.recv_x, like, device);
+          },
+          nb::arg("like"), nb::arg("device"))
       .def_prop_ro("recv_scales_by_column", &scales_by_column)
       .def_prop_ro("recv_count", copy_of(&Dispatch::recv_count))
       .def_prop_ro("recv_topk_idx", copy_of(&Dispatch::recv_topk_idx))
@@ -140,10 +144,10 @@ void bind_call_results(nb::module_& m) {
       .def_prop_ro("combined_x", copy_of(&Combine::combined_x))
       .def(
           "combined_x_like",
-          [](const Combine& self, nb::handle like) {
-            return exchange_tensor(self.combined_x, like);
+          [](const Combine& self, nb::handle like, const Device& device) {
+            return exchange_tensor(self.combined_x, like, device);
           },
-          nb::arg("like"))
+          nb::arg("like"), nb::arg("device"))
       .def_prop_ro("event", copy_of(&Combine::event))
       .def("receive", &receive<Combine>);
 }

@@ -37,9 +37,11 @@ class Place(Protocol):
 
 
 class _Cpu:
-    name = "cpu"
-    device = _core.Device(_core.DeviceKind.CPU, 0)
-    has_streams = False
+    def __init__(self) -> None:
+        # Of the object, not of the class: the low latency calls read them, and this is quicker.
+        self.name = "cpu"
+        self.device = _core.Device(_core.DeviceKind.CPU, 0)
+        self.has_streams = False
 
     def current_stream(self) -> int:
         return 0
@@ -56,9 +58,8 @@ class _Cpu:
 
 
 class _Gpu:
-    has_streams = True
-
     def __init__(self, index: int) -> None:
+        self.has_streams = True
         self.name = f"cuda:{index}"
         self.device = _core.Device(_core.DeviceKind.CUDA, index)
         self._index = index

@@ -46,8 +46,9 @@ class Buffer(LowLatencyCalls):
     * ``device``: where the tensors of all calls and results are: ``"cpu"``, or ``"cuda"`` (torch's
       current GPU) or ``"cuda:1"`` for torch tensors on that GPU. On a GPU, ``max_symmetric_bytes``
       are taken at once (0: 1 GiB), and ``num_workers`` counts streaming multiprocessors (0: 24).
-      Calls that a CUDA graph captures need ``num_worst_tokens``; their results keep their memory
-      until the buffer is closed, because the graph may run at any time.
+      Dispatches that a CUDA graph captures need ``num_worst_tokens``, low latency calls an earlier
+      call of their shape; results keep their memory until the buffer is closed, because the graph
+      may run at any time.
     * ``stage_clock``: on a GPU, kernels note when they pass each stage, for last_stage_times().
 
     Errors are :class:`moelink.Error`. Bad arguments (code ``INVALID_ARGUMENT``) leave the buffer

@@ -163,7 +163,8 @@ class LowLatencyCalls(CallArguments):
         * ``layout``: ``"per_expert"`` or ``"per_rank"``, which needs 1/L of the memory.
         * ``recv_stats``: int32 [L], received rows are added. ``wait_cost``: int64 [R], nanoseconds
           waited for each rank are added.
-        * ``return_hook``: only send; ``result.hook()`` receives.
+        * ``return_hook``: only send; ``result.hook()`` receives. On a GPU it enqueues that on the
+          stream of this call.
         """
         choice = self._choice("low_latency_dispatch", "layout", layout, _LAYOUTS)
         experts = self._num_experts if num_experts is None else num_experts
@@ -171,15 +172,20 @@ class LowLatencyCalls(CallArguments):
         if fp8 is not None:
             config.fp8 = self._choice("low_latency_dispatch", "fp8", fp8, _FORMATS)
         tensors = (x, topk_idx, topk_weights, recv_stats, wait_cost)
-        if not config.set_tensors(tensors):
+        place = self._place
+        if not config.set_tensors(tensors, place.device):
             self._set_views(config, "low_latency_dispatch", _DISPATCH_TENSORS, tensors)
-        if return_hook or previous_event is not None or async_finish:
+        if place.has_streams or return_hook or previous_event is not None or async_finish:
             self._set_execution(
                 config, "low_latency_dispatch", return_hook, previous_event, async_finish
             )
-        result = self._core.low_latency_dispatch(config, tensors)
-        library = library_of(x, "x", self._place.name)
-        recv_x = result.recv_x_like(x) if fp8 is None else None
+        call = self._core.low_latency_dispatch
+        if place.has_streams:
+            result = place.run(call, config, tensors, async_finish)
+        else:
+            result = call(config, tensors)  # as run does, which costs more than it looks
+        library = library_of(x, "x", place.name)
+        recv_x = result.recv_x_like(x, place.device) if fp8 is None else None
         if recv_x is None:
             recv_x = _wrap_rows(result, library)
         hook = _make_hook(result, tensors) if return_hook else None
@@ -220,16 +226,21 @@ class LowLatencyCalls(CallArguments):
         if zero_copy:
             config.input = _core.CombineInput.NEXT_AREA
         tensors = (x, topk_idx, topk_weights, out, wait_cost)
-        if not config.set_tensors(tensors):
+        place = self._place
+        if not config.set_tensors(tensors, place.device):
             self._set_views(config, "low_latency_combine", _COMBINE_TENSORS, tensors)
-        if return_hook or previous_event is not None or async_finish:
+        if place.has_streams or return_hook or previous_event is not None or async_finish:
             self._set_execution(
                 config, "low_latency_combine", return_hook, previous_event, async_finish
             )
-        result = self._core.low_latency_combine(config, tensors)
-        combined = result.combined_x_like(x) if out is None else out
+        call = self._core.low_latency_combine
+        if place.has_streams:
+            result = place.run(call, config, tensors, async_finish)
+        else:
+            result = call(config, tensors)  # as run does, which costs more than it looks
+        combined = result.combined_x_like(x, place.device) if out is None else out
         if combined is None:
-            library = library_of(x, "x", self._place.name)
+            library = library_of(x, "x", place.name)
             combined = library.wrap(result.combined_x, library.dtype_of(x))
         if not return_hook and not async_finish:
             return combined
@@ -288,7 +299,7 @@ class LowLatencyCalls(CallArguments):
     ) -> None:
         if return_hook:
             config.receive = _core.ReceivePhase.BY_HOOK
-        if previous_event is not None or async_finish:
+        if self._place.has_streams or previous_event is not None or async_finish:
             config.stream = self._stream(operation, previous_event, async_finish)
 
 
