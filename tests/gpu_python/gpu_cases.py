@@ -10,6 +10,7 @@ from typing import Any
 import moelink
 import numpy as np
 import torch
+from gpu_ranks import DEVICE
 from moelink.reference import Sent
 
 LOCAL_EXPERTS = 4
@@ -23,7 +24,7 @@ STANDS_FOR = {"bfloat16": "int16", "float8_e4m3fn": "uint8"}
 
 
 @contextmanager
-def open_buffer(group: moelink.Group, device: str = "cuda", **options: Any) -> Iterator[Any]:
+def open_buffer(group: moelink.Group, device: str = DEVICE, **options: Any) -> Iterator[Any]:
     """A buffer for the experts of the cases."""
     options.setdefault("max_symmetric_bytes", SYMMETRIC_BYTES if device != "cpu" else 0)
     experts = group.num_ranks * LOCAL_EXPERTS
@@ -57,7 +58,7 @@ def all_sent(num_ranks: int, dtype: str = "float32", salt: int = 0) -> list[Sent
 
 def on_gpu(array: np.ndarray, dtype: str | None = None) -> torch.Tensor:
     """``dtype``: what the array stands for."""
-    tensor = torch.from_numpy(array).cuda()
+    tensor = torch.from_numpy(array).to(DEVICE)
     return tensor if dtype is None else tensor.view(getattr(torch, dtype))
 
 
@@ -72,7 +73,7 @@ def assert_same(actual: Any, expected: Any, what: str) -> None:
     if expected is None or actual is None:
         assert actual is None and expected is None, f"{what}: {actual}, expected {expected}"
         return
-    assert actual.is_cuda, f"{what}: on {actual.device}"
+    assert actual.device.type == DEVICE, f"{what}: on {actual.device}"
     shape = tuple(actual.shape)
     assert shape == expected.shape, f"{what}: shape {shape}, expected {expected.shape}"
     same = bits_of(actual) == np.ascontiguousarray(expected).tobytes()

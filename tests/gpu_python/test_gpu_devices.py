@@ -1,4 +1,4 @@
-"""What is refused: tensors on the wrong device, and what there is not on a GPU."""
+"""What is refused, tensors on the wrong device, and what memory tensors have."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,18 +46,6 @@ def wrong_places(group: moelink.Group) -> None:
 
 def test_tensors_on_another_device_are_refused(ranks: RankPool):
     ranks.run(wrong_places)
-
-
-def unsupported_calls(group: moelink.Group) -> None:
-    x = torch.zeros(4, 512, dtype=torch.bfloat16, device="cuda")
-    ids = torch.zeros(4, 1, dtype=torch.int64, device="cuda")
-    with open_buffer(group) as buffer:
-        text = text_of(lambda: buffer.low_latency_dispatch(x, ids, 8))
-        assert text.startswith("UNSUPPORTED") and "CUDA" in text, text
-
-
-def test_low_latency_calls_say_that_they_need_the_cpu(ranks: RankPool):
-    ranks.run(unsupported_calls)
 
 
 def memory_of_tensors(group: moelink.Group) -> None:
