@@ -7,3 +7,12 @@ find_package(spdlog REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(moelink_hwy REQUIRED IMPORTED_TARGET libhwy)
 pkg_check_modules(moelink_sodium REQUIRED IMPORTED_TARGET libsodium)
+
+# Optional: without its headers the library connects no hosts, and says so when asked to.
+option(MOELINK_LIBFABRIC "Look for libfabric's headers" ON)
+if(MOELINK_LIBFABRIC)
+  pkg_check_modules(moelink_fabric libfabric)
+endif()
+if(NOT moelink_fabric_FOUND)
+  message(STATUS "Building without libfabric: no transport between hosts (libfabric-dev)")
+endif()

@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
 
 system_packages=(
   build-essential cmake ninja-build ccache pkg-config git
-  libfmt-dev libspdlog-dev libhwy-dev libsodium-dev
+  libfmt-dev libspdlog-dev libhwy-dev libsodium-dev libfabric-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   python3-dev python3-venv
 )

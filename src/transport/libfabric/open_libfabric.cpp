@@ -1,0 +1,119 @@
+// How ranks agree on a provider and meet over it.
+#include <algorithm>
+#include <iterator>
+#include <sstream>
+
+#include "base/check.hpp"
+#include "transport/collective_open.hpp"
+#include "transport/fabric.hpp"
+#include "transport/libfabric/fabric_discovery.hpp"
+#include "transport/libfabric/libfabric_transport.hpp"
+#include "transport/nic_plan.hpp"
+#include "transport/provider_choice.hpp"
+
+namespace moelink {
+
+namespace {
+
+using Names = std::vector<std::string>;
+
+std::string join_words(const std::vector<FabricCandidate>& candidates) {
+  std::string text;
+  for (const FabricCandidate& candidate : candidates) text += candidate.provider + " ";
+  return text;
+}
+
+Names split_words(const std::string& text) {
+  std::istringstream stream(text);
+  return Names(std::istream_iterator<std::string>(stream), {});
+}
+
+std::unique_ptr<LibfabricTransport> open_own_side(const TransportGroup& group,
+                                                  const TransportConfig& config,
+                                                  const FabricCandidate& chosen) {
+  const NicWish wish{
+      .near_path = config.near_pci.empty() ? std::string() : device_path_of(config.near_pci),
+      .max_nics = static_cast<std::size_t>(config.max_nics),
+      .turn = group.rank.index()};
+  LibfabricTransport::Parts parts;
+  for (const std::size_t nic : plan_nics(chosen.nics, wish)) {
+    parts.provider = chosen.infos[nic]->fabric_attr->prov_name;
+    parts.nics.push_back(std::make_unique<FabricNic>(
+        chosen.infos[nic], static_cast<std::size_t>(config.max_outstanding)));
+  }
+  // This build's headers know no FI_MR_DMABUF, so that rung is never climbed.
+  parts.gpu_ladder = plan_gpu_registration({.provider = chosen.provider,
+                                            .version = fabric_library().loaded_version(),
+                                            .hmem = chosen.hmem});
+  return std::make_unique<LibfabricTransport>(group, config, std::move(parts));
+}
+
+std::vector<WireEndpoint> decode_endpoints(const std::vector<std::string>& blobs,
+                                           const std::string& provider) {
+  std::vector<WireEndpoint> endpoints;
+  for (std::size_t rank = 0; rank < blobs.size(); ++rank) {
+    std::optional<WireEndpoint> endpoint = decode_endpoint(blobs[rank]);
+    if (!endpoint || endpoint->addresses.empty()) {
+      fail(ErrorCode::kInternal, "open transport: rank {} sent an address that cannot be read",
+           rank);
+    }
+    if (endpoint->provider != provider) {
+      fail(ErrorCode::kUnsupported, "open transport: rank {} uses '{}', this rank '{}'", rank,
+           endpoint->provider, provider);
+    }
+    endpoints.push_back(std::move(*endpoint));
+  }
+  return endpoints;
+}
+
+}  // namespace
+
+std::unique_ptr<Transport> open_libfabric_transport(const TransportGroup& group,
+                                                    const TransportConfig& config,
+                                                    const Deadline& deadline) {
+  check_config(group, config);
+  std::vector<FabricCandidate> candidates;
+  const std::vector<std::string> listed =
+      open_together(group, "listing libfabric providers", deadline, [&] {
+        check_provider_wish(config.provider, group.rank);
+        candidates = discover_fabric(config.provider);
+        return join_words(candidates);
+      });
+  std::vector<Names> available;
+  for (const std::string& words : listed) available.push_back(split_words(words));
+  const std::string provider = choose_provider(available, config.provider);
+  const auto chosen = std::ranges::find(candidates, provider, &FabricCandidate::provider);
+
+  std::unique_ptr<LibfabricTransport> transport;
+  const std::vector<std::string> blobs =
+      open_together(group, "opening libfabric endpoints", deadline, [&] {
+        transport = open_own_side(group, config, *chosen);
+        return encode_endpoint(transport->endpoint());
+      });
+  open_together(group, "meeting over libfabric", deadline, [&] {
+    transport->meet(decode_endpoints(blobs, transport->endpoint().provider));
+    return std::string();
+  });
+  return transport;
+}
+
+FabricReport report_fabric() {
+  FabricReport report;
+  try {
+    const FabricVersion version = fabric_library().loaded_version();
+    report.version = fmt::format("{}.{}", version.major, version.minor);
+    for (const FabricCandidate& candidate : discover_fabric(std::string())) {
+      FabricProvider provider{.name = candidate.provider, .hmem = candidate.hmem};
+      const NicWish all{.max_nics = candidate.nics.size()};
+      for (const std::size_t nic : plan_nics(candidate.nics, all)) {
+        provider.nics.push_back(candidate.nics[nic].domain);
+      }
+      report.providers.push_back(std::move(provider));
+    }
+  } catch (const Error& error) {
+    report.problem = error.what();
+  }
+  return report;
+}
+
+}  // namespace moelink
