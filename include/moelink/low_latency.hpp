@@ -54,6 +54,8 @@ struct LowLatencyDispatchConfig {
   StreamOptions stream;
 };
 
+struct CudaLowLatencyRouting;
+
 // The routing of one low latency dispatch.
 struct LowLatencyRouting {
   std::uint64_t owner = 0;  // id of the buffer
@@ -68,6 +70,7 @@ struct LowLatencyRouting {
   Tensor src_topk;      // per expert: int32 [L, R*M]: position k in the token's list
   Tensor src_weight;    // per expert: float32 [L, R*M], if weights travelled
   Tensor recv_count;    // per expert: int32 [L]; per rank: int32 [R]
+  std::shared_ptr<const CudaLowLatencyRouting> cuda;  // the CUDA backend's own part
 };
 
 struct LowLatencyDispatchResult {

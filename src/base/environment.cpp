@@ -59,6 +59,7 @@ Environment Environment::read() {
   result.simd = text_of("MOELINK_SIMD");
   result.cuda_memory =
       choice_of("MOELINK_CUDA_MEMORY", {"auto", "vmm", "ipc", "pinned"}, result.cuda_memory);
+  result.line_format = choice_of("MOELINK_LINES", {"auto", "whole", "split"}, result.line_format);
   return result;
 }
 

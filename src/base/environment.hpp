@@ -19,6 +19,8 @@ struct Environment {
   std::string simd;                     // MOELINK_SIMD: highest SIMD target allowed, "" = best
   // MOELINK_CUDA_MEMORY: how ranks share memory for GPUs: auto, pinned, among processes vmm or ipc
   std::string cuda_memory = "auto";
+  // MOELINK_LINES: how low latency messages cross links between GPUs: auto, whole, split
+  std::string line_format = "auto";
 
   // Throws Error(kInvalidArgument) naming the variable whose value does not parse.
   static Environment read();

@@ -24,7 +24,7 @@ struct LowLatencyHeader {
   std::uint32_t num_tokens;  // dispatch: tokens in the message
   std::uint32_t has_weights;
   std::uint32_t num_experts;
-  std::uint32_t reserved;
+  std::uint32_t refused;  // 1: the source cannot carry out its own call, which no host has checked
 };
 static_assert(sizeof(LowLatencyHeader) == 32);
 

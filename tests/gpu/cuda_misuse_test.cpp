@@ -268,35 +268,5 @@ TEST_F(CudaMisuseByProcesses, ABufferOfAnotherKindOfDeviceIsRefusedByAllRanks) {
   });
 }
 
-TEST_F(CudaMisuseByProcesses, MaskingLostRanksIsRefusedBeforeTheBufferOpens) {
-  run([](Bootstrap& bootstrap) {
-    const auto open = [&] {
-      Buffer(group_over(bootstrap),
-             {.device = {DeviceKind::kCuda, 0}, .survival = Survival::kMask});
-    };
-    require_failure(outcome_of(open), ErrorCode::kUnsupported, {"survival is kMask", "kRaise"});
-  });
-}
-
-TEST_F(CudaMisuseByProcesses, LowLatencyCallsAndMasksAreUnsupportedAndSaySo) {
-  run([](Bootstrap& bootstrap) {
-    BufferRank rank = open_rank(bootstrap);
-    const SmallLowLatency small(kNumProcesses);
-    const auto require_unsupported = [&](const char* call, const std::function<void()>& step) {
-      require_failure(outcome_of(step), ErrorCode::kUnsupported,
-                      {opening(call, rank), "not available on CUDA"});
-    };
-    require_unsupported("low_latency_dispatch",
-                        [&] { rank.buffer.low_latency_dispatch(small.config); });
-    require_unsupported("clean_low_latency", [&] { rank.buffer.clean_low_latency(); });
-    const Rank peer((rank.rank() + 1) % kNumProcesses);
-    require_unsupported("mask_rank", [&] { rank.buffer.mask_rank(peer); });
-    require(!rank.buffer.is_masked(peer), "a refused mask is set");
-    rank.buffer.unmask_rank(peer);
-    rank.round_trip(small_case());
-    rank.buffer.close();
-  });
-}
-
 }  // namespace
 }  // namespace moelink::test

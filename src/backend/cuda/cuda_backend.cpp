@@ -4,16 +4,14 @@
 #include <array>
 #include <cstring>
 
-#include "backend/call_agreement.hpp"
-#include "backend/cuda/await_report.hpp"
 #include "backend/cuda/cuda_combine.hpp"
 #include "backend/cuda/cuda_dispatch.hpp"
 #include "backend/cuda/device_checks.hpp"
+#include "backend/cuda/host_exchange.hpp"
 #include "base/check.hpp"
 #include "base/cuda/nvtx_range.hpp"
 #include "base/log.hpp"
 #include "base/trace_scope.hpp"
-#include "kernels/barrier/launch.hpp"
 #include "kernels/layout/launch.hpp"
 #include "moelink/routing.hpp"
 
@@ -23,18 +21,13 @@ std::unique_ptr<Backend> make_cuda_backend(const Group& group, const BufferConfi
   return std::make_unique<CudaBackend>(group, config);
 }
 
-CudaBackend::CudaBackend(const Group& group, const BufferConfig& config) {
-  if (config.survival == Survival::kMask) {
-    fail(ErrorCode::kUnsupported,
-         "Buffer (rank {}): survival is kMask, which is not available on CUDA yet: expected kRaise",
-         group.rank().value());
-  }
-  context_ = open_cuda_context(group, config);
-}
+CudaBackend::CudaBackend(const Group& group, const BufferConfig& config)
+    : context_(open_cuda_context(group, config)) {}
 
 CudaBackend::~CudaBackend() {
   if (phase_.phase() == BufferPhase::Phase::kOpen)
     tell_departure("its buffer was destroyed without close()");
+  self_.reset();
   context_->memory->announce_departure();
 }
 
@@ -161,48 +154,13 @@ CombineResult CudaBackend::combine(const CombineConfig& config) {
   return result;
 }
 
-void CudaBackend::fail_unsupported(const char* what) const {
-  fail(ErrorCode::kUnsupported, "{} (rank {}): not available on CUDA yet; use the CPU backend",
-       what, context_->rank.value());
-}
-
-LowLatencyDispatchResult CudaBackend::low_latency_dispatch(const LowLatencyDispatchConfig&) {
-  fail_unsupported(operation_name(Operation::kLowLatencyDispatch));
-}
-LowLatencyCombineResult CudaBackend::low_latency_combine(const LowLatencyCombineConfig&) {
-  fail_unsupported(operation_name(Operation::kLowLatencyCombine));
-}
-Tensor CudaBackend::low_latency_combine_buffer(const LowLatencyRouting&) {
-  fail_unsupported("low_latency_combine_buffer");
-}
-void CudaBackend::clean_low_latency() { fail_unsupported("clean_low_latency"); }
-void CudaBackend::set_mask(Rank, Mask mask) {
-  if (mask == Mask::kSet) fail_unsupported("mask_rank");
-}
-bool CudaBackend::is_masked(Rank) const { return false; }
-
 Tensor CudaBackend::empty(DType dtype, std::initializer_list<std::int64_t> shape) {
   const DeviceScope device(context_->device);
   return context_->make_tensor(dtype, shape);
 }
 
 void CudaBackend::barrier() {
-  guarded(Operation::kBarrier, [this] {
-    ExchangeBlock mine{};
-    mine.digest.set(DigestField::kOperation, static_cast<std::int64_t>(Operation::kBarrier));
-    context_->epoch = context_->epoch.next();
-    const kernels::ReportTarget target = report_target(*context_);
-    // On the buffer's own stream, so that only the operations themselves come before it.
-    const StreamOptions options{.completion = Completion::kAsync};
-    cudaStream_t const stream = context_->order->begin(options);
-    kernels::launch_barrier(context_->domain, mine, target, stream);
-    const Event done = context_->order->end(options, context_->faults, context_->epoch);
-    const kernels::Report& report = await_report(*context_, target, stream);
-    const auto num_ranks = static_cast<std::size_t>(context_->num_ranks());
-    check_same_call({report.blocks(), num_ranks}, std::vector<bool>(num_ranks, true),
-                    Operation::kBarrier, context_->rank);
-    done.wait();
-  });
+  guarded(Operation::kBarrier, [this] { exchange_on_host(*context_, Operation::kBarrier, {}); });
 }
 
 void CudaBackend::close() {
@@ -210,6 +168,7 @@ void CudaBackend::close() {
   if (before == BufferPhase::Phase::kClosed) return;
   if (before == BufferPhase::Phase::kOpen) barrier();
   phase_.close();
+  self_.reset();
   context_->memory->announce_departure();
 }
 

@@ -22,7 +22,6 @@ class CudaBackend final : public Backend {
   DispatchResult dispatch(const DispatchConfig& config) override;
   DispatchResult dispatch(const CachedDispatchConfig& config) override;
   CombineResult combine(const CombineConfig& config) override;
-  // Not there yet on this backend: these throw Error(kUnsupported).
   LowLatencyDispatchResult low_latency_dispatch(const LowLatencyDispatchConfig& config) override;
   LowLatencyCombineResult low_latency_combine(const LowLatencyCombineConfig& config) override;
   Tensor low_latency_combine_buffer(const LowLatencyRouting& handle) override;
@@ -41,14 +40,21 @@ class CudaBackend final : public Backend {
   // Runs one operation with the device current. Errors but those of arguments break the buffer.
   void guarded(Operation operation, const std::function<void()>& step);
   DispatchResult run_dispatch(DispatchCall call, std::shared_ptr<const Routing> handle);
+  // Enqueues something in the order of operations.
+  Event launch_on(const StreamOptions& options, const std::function<void(cudaStream_t)>& launch);
+  template <class LowLatencyOperation, class Config>
+  auto run_low_latency(const Config& config);
+  void note_received(std::uint64_t number);
+  void require_receivable(Operation operation, std::uint64_t number) const;
   // The end of a call: may block (see StreamUse::kOwn), and throws what is known to have failed.
   void await_results(const StreamOptions& options) const;
-  [[noreturn]] void fail_unsupported(const char* what) const;
   // Tells the peers, as far as they still listen, that this rank takes no further part.
   void tell_departure(const std::string& reason) noexcept;
 
   BufferPhase phase_;
   std::unique_ptr<CudaContext> context_;
+  // Hooks hold it weakly: they must not be called once the buffer has gone.
+  std::shared_ptr<CudaBackend*> self_ = std::make_shared<CudaBackend*>(this);
 };
 
 }  // namespace moelink

@@ -10,6 +10,7 @@
 
 #include "backend/cuda/fault_check.hpp"
 #include "backend/cuda/kept_memory.hpp"
+#include "backend/cuda/low_latency/cuda_low_latency.hpp"
 #include "backend/cuda/stream_order.hpp"
 #include "device/domain.hpp"
 #include "device/launch_limits.hpp"
@@ -27,16 +28,19 @@ struct CudaContext {
   Topology topology;
   int device = 0;
   std::chrono::milliseconds timeout{0};
+  Survival survival = Survival::kRaise;
   int max_num_experts = 0;
 
   std::shared_ptr<SymmetricMemory> memory;
   ControlLayout layout;
-  std::shared_ptr<Arena> arena;  // receive tensors, handles, results
-  std::shared_ptr<StreamOrder> order;
+  std::shared_ptr<Arena> arena;             // receive tensors, handles, results
   std::shared_ptr<std::byte> device_state;  // everything that `domain` points to
   std::shared_ptr<std::byte> pinned;        // a HostMailbox and a Report
   std::shared_ptr<const FaultCheck> faults;
   KeptMemory kept;
+  CudaLowLatency low_latency;
+  // Goes first: callers may have destroyed the streams on which what is kept would be given back.
+  std::shared_ptr<StreamOrder> order;
   device::Domain domain;
   device::LaunchLimits limits;
 

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backend/cuda/cuda_context.hpp"
+#include "backend/cuda/line_format.hpp"
 #include "backend/opening.hpp"
 #include "base/check.hpp"
 #include "base/cuda/owners.hpp"
@@ -12,6 +13,7 @@
 #include "kernels/combine/launch.hpp"
 #include "kernels/dispatch/launch.hpp"
 #include "kernels/layout/launch.hpp"
+#include "kernels/low_latency/launch.hpp"
 #include "protocol/counts.hpp"
 #include "symm/cuda/cuda_memory.hpp"
 
@@ -104,8 +106,9 @@ class Carver {
   std::size_t used_ = 0;
 };
 
-std::size_t carve_device_state(const CudaContext& context, std::byte* base,
-                               device::Domain& domain) {
+std::size_t carve_device_state(CudaContext& context, std::byte* base) {
+  device::Domain& domain = context.domain;
+  CudaLowLatency& low_latency = context.low_latency;
   Carver carver(base);
   const auto ranks = static_cast<std::size_t>(context.num_ranks());
   const auto experts = static_cast<std::size_t>(context.max_num_experts);
@@ -119,6 +122,9 @@ std::size_t carve_device_state(const CudaContext& context, std::byte* base,
   domain.group_start = carver.take<std::int32_t>(experts);
   domain.num_rows = carver.take<std::int64_t>(1);
   domain.stage_ends = carver.take<std::uint64_t>(kNumStages);
+  low_latency.state = carver.take<kernels::LowLatencyState>(1);
+  low_latency.areas = carver.take<std::byte*>(ranks);
+  low_latency.masked = carver.take<std::uint32_t>(ranks);
   return carver.used();
 }
 
@@ -127,9 +133,9 @@ void make_domain(CudaContext& context, const BufferConfig& config) {
   domain.rank = context.rank;
   domain.topology = context.topology;
   domain.control = context.layout;
-  const std::size_t bytes = carve_device_state(context, nullptr, domain);
+  const std::size_t bytes = carve_device_state(context, nullptr);
   context.device_state = make_device_memory(bytes);
-  carve_device_state(context, context.device_state.get(), domain);
+  carve_device_state(context, context.device_state.get());
   if (config.stage_clock == StageClock::kOff) domain.stage_ends = nullptr;
   domain.stress_delay_ns = static_cast<std::uint64_t>(
       std::chrono::duration_cast<std::chrono::nanoseconds>(config.stress_delay).count());
@@ -169,6 +175,7 @@ void load_kernels() {
   kernels::load_combine_kernels();
   kernels::load_barrier_kernel();
   kernels::load_layout_kernel();
+  kernels::load_low_latency_kernels();
 }
 
 }  // namespace
@@ -183,6 +190,7 @@ std::unique_ptr<CudaContext> open_cuda_context(const Group& group, const BufferC
   context->topology = group.topology();
   context->device = config.device.index;
   context->max_num_experts = config.max_num_experts;
+  context->survival = config.survival;
   context->layout = ControlLayout{group.num_ranks(), config.max_num_experts};
   const std::size_t control_bytes = align_up(context->layout.total_bytes(), std::size_t{4096});
 
@@ -204,7 +212,9 @@ std::unique_ptr<CudaContext> open_cuda_context(const Group& group, const BufferC
   make_domain(*context, config);
   context->faults =
       std::make_shared<FaultCheck>(context->pinned, context->memory, context->timeout);
-  group.bootstrap().barrier("opening a buffer", deadline);  // regions are zero and known everywhere
+  // Regions are zero and known everywhere afterwards.
+  context->low_latency.line_format = agree_on_line_format(
+      group.bootstrap(), line_format_of(*context->memory, mine, tickets), deadline);
   return context;
 }
 

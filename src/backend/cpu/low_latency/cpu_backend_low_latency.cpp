@@ -1,7 +1,6 @@
 // The low latency calls of the CPU backend: which half runs when, and on which thread.
 #include <functional>
 #include <memory>
-#include <utility>
 
 #include "backend/cpu/arena_tensor.hpp"
 #include "backend/cpu/cpu_backend.hpp"
@@ -9,34 +8,10 @@
 #include "backend/cpu/low_latency/low_latency_combine.hpp"
 #include "backend/cpu/low_latency/low_latency_dispatch.hpp"
 #include "backend/cpu/reunion.hpp"
+#include "backend/single_shot.hpp"
 #include "base/check.hpp"
 
 namespace moelink {
-namespace {
-
-// Runs a step once.
-class SingleShot {
- public:
-  SingleShot(Operation kind, Rank rank, std::function<void()> step)
-      : kind_(kind), rank_(rank), step_(std::move(step)) {}
-
-  void operator()() {
-    if (!step_) {
-      fail(ErrorCode::kInvalidArgument, "{} (rank {}): the hook was called twice, expected once",
-           operation_name(kind_), rank_.value());
-    }
-    const std::function<void()> step = std::exchange(step_, nullptr);
-    step();  // drops the operation afterwards, so that it is no longer outstanding
-  }
-
- private:
-  Operation kind_;
-  Rank rank_;
-  std::function<void()> step_;
-};
-
-}  // namespace
-
 template <class LowLatencyOperation, class Config>
 auto CpuBackend::run_low_latency(Operation kind, const Config& config) {
   auto operation = std::make_shared<LowLatencyOperation>(*context_, low_latency_, config);

@@ -8,6 +8,7 @@
 
 #include "backend/cpu/arena_tensor.hpp"
 #include "backend/cpu/simd/simd.hpp"
+#include "backend/tensor_pack.hpp"
 #include "base/check.hpp"
 #include "base/trace_scope.hpp"
 
@@ -87,7 +88,7 @@ void LowLatencyDispatch::make_routing_tensors() {
                {groups, rows, topk_.num_topk()});
     }
   }
-  pack.allocate(*context_.results);
+  pack.place_in(context_.results->allocate(pack.num_bytes()));
   result_.recv_count = routing.recv_count;
   result_.handle = routing_;
 }

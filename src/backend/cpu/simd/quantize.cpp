@@ -2,12 +2,12 @@
 #include <bit>
 #include <cstring>
 
-#include "backend/cpu/simd/block_scale.hpp"
 #include "backend/cpu/simd/highway_setup.hpp"
 #include "backend/cpu/simd/jobs.hpp"
 #include "backend/cpu/simd/simd.hpp"
 #include "backend/cpu/simd/targets.hpp"
 #include "base/check.hpp"
+#include "protocol/block_scale.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "backend/cpu/simd/quantize.cpp"

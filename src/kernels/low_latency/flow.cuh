@@ -1,0 +1,125 @@
+// What low latency operations have in common: their number, when halves are free, how they end.
+#pragma once
+
+#include <cstdint>
+
+#include "device/line_wait.cuh"
+#include "device/pass_stage.cuh"
+#include "kernels/low_latency/params.hpp"
+
+namespace moelink::kernels {
+
+using device::Arrival;
+using device::Domain;
+
+__device__ inline Epoch epoch_of(const LowLatencyLink& link) {
+  return Epoch(link.state->epoch + (sends(link.phase) ? 1 : 0) - link.age);
+}
+
+__device__ inline Operation operation_of(const LowLatencyLink& link) {
+  return static_cast<Operation>(link.header.operation);
+}
+
+// For faults, operations of the low latency mode come after the last that counts by exchanges.
+__device__ inline device::WaitTarget wait_target(const LowLatencyLink& link, Stage stage,
+                                                 Rank peer) {
+  return {operation_of(link), stage, peer, Epoch(link.domain.local->epoch + 1)};
+}
+
+__device__ inline device::LineTarget line_target(const LowLatencyLink& link, Stage stage, Rank peer,
+                                                 Epoch epoch, device::OnLoss on_loss) {
+  return {wait_target(link, stage, peer), epoch, on_loss};
+}
+
+// May change while the operation runs.
+__device__ inline bool is_masked(const LowLatencyLink& link, int rank) {
+  return device::DeviceWord<std::uint32_t>(link.masked[rank]).load(cuda::memory_order_relaxed) != 0;
+}
+__device__ inline void mask(const LowLatencyLink& link, int rank) {
+  device::DeviceWord<std::uint32_t>(link.masked[rank]).store(1, cuda::memory_order_relaxed);
+}
+
+__device__ inline bool is_broken(const LowLatencyLink& link) {
+  const device::DeviceWord<std::uint32_t> fault(link.domain.local->fault_is_claimed);
+  return fault.load(cuda::memory_order_relaxed) != 0;
+}
+
+// One thread: waits until `peer` has received the last operation on the half that `epoch` takes.
+// False: the rank has a fault.
+__device__ inline bool await_half(const LowLatencyLink& link, Epoch epoch, Rank peer) {
+  if (epoch.value() <= kNumLowLatencyHalves) return true;
+  const Epoch last(epoch.value() - kNumLowLatencyHalves);
+  std::uint64_t* const word =
+      link.domain.signal(link.domain.rank, low_latency_received_channel(epoch), peer);
+  const device::WaitTarget target = wait_target(link, Stage::kSend, peer);
+  const SignalValue received = SignalValue::of(last, kDone);
+  if (link.survival == Survival::kRaise) {
+    return device::wait_for(link.domain, target, word, received);
+  }
+  device::WaitEnd end;
+  if (!device::await_word(link.domain, target, word, received, end)) mask(link, peer.value());
+  return true;
+}
+
+// All threads of a block: whether this rank may write to the half that `epoch` takes at its peers.
+__device__ inline bool may_send(const LowLatencyLink& link, Epoch epoch) {
+  int missing = threadIdx.x == 0 && is_broken(link) ? 1 : 0;
+  for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
+       i += static_cast<int>(blockDim.x)) {
+    if (i == link.domain.rank.value() || is_masked(link, i)) continue;
+    if (!await_half(link, epoch, Rank(i))) missing = 1;
+  }
+  return __syncthreads_or(missing) == 0;
+}
+
+// With Survival::kMask a control message must not arrive before the rows: whoever has it can rely
+// on them. All threads of a block, when it has sent its rows.
+__device__ inline void note_rows_sent(const LowLatencyLink& link) {
+  if (link.survival == Survival::kRaise) return;
+  device::fence_sys();
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  const device::DeviceWord<std::uint32_t> sent(link.state->num_sent);
+  sent.fetch_add(1, cuda::memory_order_acq_rel);
+}
+// All threads of the block that sends control messages, after its own note_rows_sent().
+__device__ inline void await_rows_sent(const LowLatencyLink& link) {
+  if (link.survival == Survival::kRaise) return;
+  if (threadIdx.x == 0) {
+    const device::WaitTarget target = wait_target(link, Stage::kSend, link.domain.rank);
+    device::wait_for_blocks(link.domain, target, link.state->num_sent, gridDim.x);
+    device::fence_sys();
+  }
+  __syncthreads();
+}
+
+// All threads of a block, when it has done its part. The last block of a receiving launch tells the
+// peers that they may write again.
+__device__ inline void finish(const LowLatencyLink& link, Epoch epoch, Stage last_stage) {
+  __shared__ bool is_last;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const device::DeviceWord<std::uint32_t> done(link.state->num_done);
+    is_last = done.fetch_add(1, cuda::memory_order_acq_rel) + 1 == gridDim.x;
+  }
+  __syncthreads();
+  if (!is_last) return;
+  if (receives(link.phase) && !is_broken(link)) {
+    for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
+         i += static_cast<int>(blockDim.x)) {
+      if (i == link.domain.rank.value() || is_masked(link, i)) continue;
+      // Nothing was written for the peer: what it reads from this is that all has been read.
+      std::uint64_t* const word =
+          link.domain.signal(Rank(i), low_latency_received_channel(epoch), link.domain.rank);
+      device::SystemWord<std::uint64_t>(*word).store(SignalValue::of(epoch, kDone).word(),
+                                                     cuda::memory_order_relaxed);
+    }
+  }
+  device::note_end(link.domain, last_stage);
+  if (threadIdx.x != 0) return;
+  link.state->num_done = 0;
+  link.state->num_sent = 0;
+  if (sends(link.phase)) link.state->epoch = epoch.value();
+}
+
+}  // namespace moelink::kernels

@@ -1,0 +1,98 @@
+// Entries of the low latency kernels.
+#include "kernels/launch_check.hpp"
+#include "kernels/low_latency/expand.cuh"
+#include "kernels/low_latency/launch.hpp"
+#include "kernels/low_latency/reduce.cuh"
+#include "kernels/low_latency/return.cuh"
+#include "kernels/low_latency/send.cuh"
+#include "kernels/low_latency/shared_memory.hpp"
+
+namespace moelink::kernels {
+namespace {
+
+static_assert(sizeof(TokenTargets) <= LowLatencyShared::kTargetsBytes);
+
+template <class T>
+__device__ T* at(std::byte* shared, std::size_t offset) {
+  return reinterpret_cast<T*>(shared + offset);
+}
+
+__device__ SentCounts sent_counts(std::byte* shared, const LowLatencyShared& parts) {
+  return {at<std::int32_t>(shared, parts.of_expert), at<std::int32_t>(shared, parts.of_rank)};
+}
+__device__ Heard heard_in(std::byte* shared, const LowLatencyShared& parts, int num_counts) {
+  return {at<LowLatencyHeader>(shared, parts.heard), at<std::int32_t>(shared, parts.of_expert),
+          at<std::uint8_t>(shared, parts.is_there), num_counts};
+}
+
+template <class Line>
+__global__ __launch_bounds__(LowLatencyRoles::kNumThreads, 1) void low_latency_dispatch_kernel(
+    const __grid_constant__ LowLatencyDispatchParams params) {
+  extern __shared__ __align__(16) std::byte shared[];
+  const LowLatencyLink& link = params.link;
+  const LowLatencyShared parts =
+      LowLatencyShared::make(link, RowBody::make(link.header.format, link.area.hidden).bytes());
+  const Epoch epoch = epoch_of(link);
+  device::pass_stage(link.domain, Stage::kRoute, epoch);  // the start of the operation
+  if (sends(link.phase)) {
+    send_half<Line>(params, epoch, sent_counts(shared, parts),
+                    TokenImage{at<TokenTargets>(shared, parts.targets), shared + parts.headers,
+                               shared + parts.body});
+    device::pass_stage(link.domain, Stage::kSend, epoch);
+    __syncthreads();
+  }
+  if (receives(link.phase)) {
+    receive_half<Line>(params, epoch,
+                       Incoming{heard_in(shared, parts, link.num_local()),
+                                at<std::int32_t>(shared, parts.first_unit),
+                                at<std::uint32_t>(shared, parts.headers)});
+  }
+  finish(link, epoch, receives(link.phase) ? Stage::kReceive : Stage::kSend);
+}
+
+template <class Line>
+__global__ __launch_bounds__(LowLatencyRoles::kNumThreads, 1) void low_latency_combine_kernel(
+    const __grid_constant__ LowLatencyCombineParams params) {
+  extern __shared__ __align__(16) std::byte shared[];
+  const LowLatencyLink& link = params.link;
+  const LowLatencyShared parts = LowLatencyShared::make(link, 0);
+  const Epoch epoch = epoch_of(link);
+  device::pass_stage(link.domain, Stage::kRoute, epoch);
+  if (sends(link.phase)) {
+    return_half<Line>(params, epoch);
+    device::pass_stage(link.domain, Stage::kSendBack, epoch);
+  }
+  if (receives(link.phase)) {
+    reduce_half<Line>(params, epoch, heard_in(shared, parts, 0), sent_counts(shared, parts));
+  }
+  finish(link, epoch, receives(link.phase) ? Stage::kReduce : Stage::kSendBack);
+}
+
+}  // namespace
+
+void load_low_latency_kernels() {
+  allow_shared_memory(low_latency_dispatch_kernel<device::WholeLine>);
+  allow_shared_memory(low_latency_dispatch_kernel<device::SplitLine>);
+  allow_shared_memory(low_latency_combine_kernel<device::WholeLine>);
+  allow_shared_memory(low_latency_combine_kernel<device::SplitLine>);
+}
+
+void launch_low_latency(const LowLatencyDispatchParams& params, const LowLatencyPlan& plan,
+                        cudaStream_t stream) {
+  const auto launch = params.link.area.format == LineFormat::kWhole
+                          ? low_latency_dispatch_kernel<device::WholeLine>
+                          : low_latency_dispatch_kernel<device::SplitLine>;
+  launch<<<plan.num_blocks, LowLatencyRoles::kNumThreads, plan.shared_bytes, stream>>>(params);
+  check_launch("launch a low latency dispatch");
+}
+
+void launch_low_latency(const LowLatencyCombineParams& params, const LowLatencyPlan& plan,
+                        cudaStream_t stream) {
+  const auto launch = params.link.area.format == LineFormat::kWhole
+                          ? low_latency_combine_kernel<device::WholeLine>
+                          : low_latency_combine_kernel<device::SplitLine>;
+  launch<<<plan.num_blocks, LowLatencyRoles::kNumThreads, plan.shared_bytes, stream>>>(params);
+  check_launch("launch a low latency combine");
+}
+
+}  // namespace moelink::kernels

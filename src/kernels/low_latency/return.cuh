@@ -1,0 +1,193 @@
+// Role send_back: warps return the experts' rows to the ranks of their tokens.
+#pragma once
+
+#include <cstdint>
+
+#include "device/codec.cuh"
+#include "kernels/low_latency/control.cuh"
+#include "kernels/low_latency/expand.cuh"
+#include "kernels/low_latency/flow.cuh"
+
+namespace moelink::kernels {
+
+// Channels of a vector of a returned row: the words that it carries.
+constexpr int kChannelsPerWord = 4;
+
+// Four bfloat16, times a weight, onto sums: rounded after each step, as the CPU does.
+__device__ inline void add_weighted(float* sums, std::uint64_t word, float weight) {
+  const auto low = static_cast<std::uint32_t>(word);
+  const auto high = static_cast<std::uint32_t>(word >> 32);
+  sums[0] = __fadd_rn(sums[0], __fmul_rn(weight, __uint_as_float(low << 16)));
+  sums[1] = __fadd_rn(sums[1], __fmul_rn(weight, __uint_as_float(low & 0xffff0000U)));
+  sums[2] = __fadd_rn(sums[2], __fmul_rn(weight, __uint_as_float(high << 16)));
+  sums[3] = __fadd_rn(sums[3], __fmul_rn(weight, __uint_as_float(high & 0xffff0000U)));
+}
+__device__ inline void add_plain(float* sums, std::uint64_t word) {
+  const auto low = static_cast<std::uint32_t>(word);
+  const auto high = static_cast<std::uint32_t>(word >> 32);
+  device::BFloat16Pair::add(sums, low);
+  device::BFloat16Pair::add(sums + 2, high);
+}
+__device__ inline std::uint64_t pack_word(const float* sums) {
+  return device::word_of(device::BFloat16Pair::pack(sums), device::BFloat16Pair::pack(sums + 2));
+}
+
+// A received row whose experts are done: the lane's selection has its row of x, or -1.
+struct FinishedRow {
+  int source;
+  int token;
+  std::int32_t row_of_lane;
+  float weight_of_lane;
+};
+
+__device__ inline FinishedRow finished_row(const LowLatencyCombineParams& params, int source,
+                                           int i) {
+  const LineArea& area = params.link.area;
+  const std::int64_t at = std::int64_t{source} * area.max_tokens + i;
+  const int lane = static_cast<int>(threadIdx.x % warpSize);
+  FinishedRow row{source, params.memory.source_token[at], -1, 0.0F};
+  if (lane >= area.num_topk) return row;
+  row.row_of_lane = params.memory.rows[at * area.num_topk + lane];
+  if (params.sums_here) row.weight_of_lane = params.memory.weights[at * area.num_topk + lane];
+  return row;
+}
+
+// The word at `offset` of row `row` of x; 0 behind its end.
+__device__ inline std::uint64_t word_of_x(const LowLatencyCombineParams& params, std::int32_t row,
+                                          std::size_t offset) {
+  const std::size_t row_bytes = params.link.area.hidden * 2;
+  if (offset >= row_bytes) return 0;
+  return *reinterpret_cast<const std::uint64_t*>(
+      params.x + static_cast<std::size_t>(row) * row_bytes + offset);
+}
+
+template <class Line>
+__device__ uint4* return_slot(const LowLatencyLink& link, Epoch epoch, const FinishedRow& row,
+                              int k) {
+  return reinterpret_cast<uint4*>(link.area_of(Rank(row.source)) +
+                                  link.area.return_offset(epoch, TokenIdx(row.token), k));
+}
+
+// One warp: vectors [first, first + count) of each row that the token has here.
+template <class Line>
+__device__ void return_each(const LowLatencyCombineParams& params, Epoch epoch,
+                            const FinishedRow& row, int first, int count) {
+  const int lane = static_cast<int>(threadIdx.x % warpSize);
+  for (unsigned left = __ballot_sync(~0U, row.row_of_lane >= 0); left != 0; left &= left - 1) {
+    const int k = __ffs(static_cast<int>(left)) - 1;
+    const std::int32_t from = __shfl_sync(~0U, row.row_of_lane, k);
+    uint4* const to = return_slot<Line>(params.link, epoch, row, k);
+    std::uint64_t held[kRowSteps][2];
+#pragma unroll
+    for (int step = 0; step < kRowSteps; ++step) {
+      const LineWords words = words_of_vector(Line::kFormat, first + step * warpSize + lane);
+      const bool exists = step * warpSize + lane < count;
+      held[step][0] = exists ? word_of_x(params, from, words.first) : 0;
+      held[step][1] =
+          exists && words.has_second ? word_of_x(params, from, words.first + kLineWordBytes) : 0;
+    }
+#pragma unroll
+    for (int step = 0; step < kRowSteps; ++step) {
+      const int v = step * warpSize + lane;
+      if (v >= count) break;
+      device::store_vector(to + first + v,
+                           Line::seal(held[step][0], held[step][1], first + v, epoch));
+    }
+  }
+}
+
+// One warp: vectors [first, first + count) of the weighted sum of the token's rows, to the slot of
+// the first of its selections.
+template <class Line>
+__device__ void return_sum(const LowLatencyCombineParams& params, Epoch epoch,
+                           const FinishedRow& row, int first, int count) {
+  const int lane = static_cast<int>(threadIdx.x % warpSize);
+  const unsigned terms = __ballot_sync(~0U, row.row_of_lane >= 0);
+  if (terms == 0) return;
+  float sums[kRowSteps][2 * kChannelsPerWord] = {};
+#pragma unroll 2
+  for (unsigned left = terms; left != 0; left &= left - 1) {
+    const int k = __ffs(static_cast<int>(left)) - 1;
+    const std::int32_t from = __shfl_sync(~0U, row.row_of_lane, k);
+    const float weight = __shfl_sync(~0U, row.weight_of_lane, k);
+#pragma unroll
+    for (int step = 0; step < kRowSteps; ++step) {
+      const LineWords words = words_of_vector(Line::kFormat, first + step * warpSize + lane);
+      if (step * warpSize + lane >= count) break;
+      add_weighted(sums[step], word_of_x(params, from, words.first), weight);
+      if (!words.has_second) continue;
+      add_weighted(sums[step] + kChannelsPerWord,
+                   word_of_x(params, from, words.first + kLineWordBytes), weight);
+    }
+  }
+  uint4* const to = return_slot<Line>(params.link, epoch, row, __ffs(static_cast<int>(terms)) - 1);
+#pragma unroll
+  for (int step = 0; step < kRowSteps; ++step) {
+    const int v = step * warpSize + lane;
+    if (v >= count) break;
+    device::store_vector(to + first + v,
+                         Line::seal(pack_word(sums[step]), pack_word(sums[step] + kChannelsPerWord),
+                                    first + v, epoch));
+  }
+}
+
+// Vectors of a returned row.
+template <class Line>
+__device__ int return_vectors(const LowLatencyLink& link) {
+  return static_cast<int>(num_lines(Line::kFormat, link.area.hidden * 2)) * kVectorsPerLine;
+}
+
+// All threads of a block: its share of the rows that have been received, source by source.
+template <class Line>
+__device__ void return_rows(const LowLatencyCombineParams& params, Epoch epoch) {
+  const LowLatencyLink& link = params.link;
+  const int total = return_vectors<Line>(link);
+  const int num_parts = (total + kPartVectors - 1) / kPartVectors;
+  const int stride = static_cast<int>(gridDim.x) * LowLatencyRoles::kNumWarps;
+  int unit = static_cast<int>(threadIdx.x / warpSize * gridDim.x + blockIdx.x);
+  int before = 0;  // units of the sources before
+  for (int source = 0; source < link.num_ranks(); ++source) {
+    const int end = before + params.memory.num_received[source] * num_parts;
+    const bool skips = __any_sync(~0U, is_masked(link, source)) != 0;
+    for (; unit < end; unit += stride) {
+      if (skips) continue;
+      const int i = (unit - before) / num_parts;
+      const int first = (unit - before - i * num_parts) * kPartVectors;
+      const int count = min(total - first, kPartVectors);
+      const FinishedRow row = finished_row(params, source, i);
+      if (params.sums_here) {
+        return_sum<Line>(params, epoch, row, first, count);
+      } else {
+        return_each<Line>(params, epoch, row, first, count);
+      }
+    }
+    before = end;
+  }
+}
+
+// All threads of the last block: tells every rank that this one takes part, and how many of its
+// tokens it returns.
+template <class Line>
+__device__ void announce_return(const LowLatencyCombineParams& params, Epoch epoch) {
+  const LowLatencyLink& link = params.link;
+  await_rows_sent(link);
+  for (int peer = static_cast<int>(threadIdx.x / warpSize); peer < link.num_ranks();
+       peer += LowLatencyRoles::kNumWarps) {
+    if (is_masked(link, peer)) continue;
+    LowLatencyHeader header = link.header;
+    header.epoch = epoch.value();
+    header.num_tokens = static_cast<std::uint32_t>(params.memory.num_received[peer]);
+    send_control<Line>(link, Rank(peer), header, nullptr, 0);
+  }
+}
+
+template <class Line>
+__device__ void return_half(const LowLatencyCombineParams& params, Epoch epoch) {
+  if (may_send(params.link, epoch)) {
+    return_rows<Line>(params, epoch);
+    note_rows_sent(params.link);
+    if (blockIdx.x + 1 == gridDim.x) announce_return<Line>(params, epoch);
+  }
+}
+
+}  // namespace moelink::kernels

@@ -1,0 +1,20 @@
+// Which threads of a low latency block do what, and how much of a message a warp takes at a time.
+#pragma once
+
+#include "moelink/host_device.hpp"
+
+namespace moelink::kernels {
+
+// All warps take every role in turn: send, then receive.
+struct LowLatencyRoles {
+  static constexpr int kNumWarps = 16;
+  static constexpr int kNumThreads = 32 * kNumWarps;
+};
+
+inline constexpr int kLinesPerStep = 4;  // a warp holds as many with one vector per lane
+inline constexpr int kRowSteps = 4;      // of a part of a row, which a warp has in flight at a time
+inline constexpr int kHeldVectors = 4;   // of a row of x that a thread loads ahead
+inline constexpr int kMaxLowLatencyHidden =
+    kHeldVectors * LowLatencyRoles::kNumThreads * 8;  // 16384
+
+}  // namespace moelink::kernels

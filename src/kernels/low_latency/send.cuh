@@ -1,0 +1,171 @@
+// Role send: a block quantises a token and sends it once to each of its ranks.
+#pragma once
+
+#include <cstdint>
+
+#include "device/quantize.cuh"
+#include "kernels/low_latency/control.cuh"
+#include "kernels/low_latency/flow.cuh"
+#include "kernels/low_latency/route.cuh"
+
+namespace moelink::kernels {
+
+constexpr std::size_t kChannelsPerVector = 8;
+
+// One token on its way, in shared memory: scales and payload, and a header per target.
+struct TokenImage {
+  TokenTargets* targets;
+  std::byte* headers;  // [targets, RowHeader::bytes(K)]
+  std::byte* body;     // RowBody, and a line more that may be read but means nothing
+};
+
+// The calling thread's vectors of a row of x: those with index thread, thread + block size, ...
+struct HeldRow {
+  uint4 vectors[kHeldVectors];
+
+  __device__ void load(const std::byte* row, int count) {
+#pragma unroll
+    for (int j = 0; j < kHeldVectors; ++j) {
+      const int v = j * LowLatencyRoles::kNumThreads + static_cast<int>(threadIdx.x);
+      vectors[j] = v < count ? reinterpret_cast<const uint4*>(row)[v] : make_uint4(0, 0, 0, 0);
+    }
+  }
+};
+
+// All threads of a block: quantises the row, or copies it, into the body.
+__device__ inline void store_body(const LowLatencyLink& link, const HeldRow& row, std::byte* body) {
+  const RowBody layout = RowBody::make(link.header.format, link.area.hidden);
+  const int count = static_cast<int>(link.area.hidden / kChannelsPerVector);
+  std::byte* const payload = body + layout.scale_bytes;
+#pragma unroll
+  for (int j = 0; j < kHeldVectors; ++j) {
+    const int first = j * LowLatencyRoles::kNumThreads;
+    if (first >= count) break;
+    const int v = first + static_cast<int>(threadIdx.x);
+    if (link.header.format == kWireBFloat16) {
+      if (v < count)
+        reinterpret_cast<uint2*>(payload)[2 * v] = make_uint2(row.vectors[j].x, row.vectors[j].y);
+      if (v < count)
+        reinterpret_cast<uint2*>(payload)[2 * v + 1] =
+            make_uint2(row.vectors[j].z, row.vectors[j].w);
+      continue;
+    }
+    const auto format = static_cast<ScaleFormat>(link.header.format - 1);
+    const BlockScale scale = device::scale_of_block(row.vectors[j], format);
+    if (v >= count) continue;
+    reinterpret_cast<uint2*>(payload)[v] = device::quantize_vector(row.vectors[j], scale.inverse);
+    if (v % device::kLanesPerBlock != 0) continue;
+    const int block = v / device::kLanesPerBlock;
+    if (format == ScaleFormat::kPackedUE8M0) {
+      reinterpret_cast<std::uint8_t*>(body)[block] =
+          static_cast<std::uint8_t>(ue8m0_byte(scale.stored));
+    } else {
+      reinterpret_cast<float*>(body)[block] = scale.stored;
+    }
+  }
+}
+
+// All threads of a block: sends the image to its targets.
+template <class Line>
+__device__ void send_image(const LowLatencyLink& link, Epoch epoch, const TokenImage& image) {
+  const std::size_t header_bytes = RowHeader::bytes(link.area.num_topk);
+  const RowBody body = RowBody::make(link.header.format, link.area.hidden);
+  const int count =
+      static_cast<int>(num_lines(Line::kFormat, header_bytes + body.bytes())) * kVectorsPerLine;
+  const int num_steps = (count + warpSize - 1) / warpSize;
+  const int num_targets = image.targets->count;
+  for (int unit = static_cast<int>(threadIdx.x / warpSize); unit < num_targets * num_steps;
+       unit += LowLatencyRoles::kNumWarps) {
+    const int target = unit / num_steps;
+    const int v = (unit - target * num_steps) * warpSize + static_cast<int>(threadIdx.x % warpSize);
+    if (v >= count) continue;
+    const std::byte* const header = image.headers + static_cast<std::size_t>(target) * header_bytes;
+    const auto word = [&](std::size_t at) {
+      const std::byte* const from =
+          at < header_bytes ? header + at : image.body + (at - header_bytes);
+      return *reinterpret_cast<const std::uint64_t*>(from);
+    };
+    const LineWords words = words_of_vector(Line::kFormat, v);
+    const std::uint64_t second = words.has_second ? word(words.first + kLineWordBytes) : 0;
+    const auto slot = static_cast<std::size_t>(image.targets->slot[target]);
+    std::byte* const row = link.area_of(Rank(image.targets->rank[target])) +
+                           link.area.row_offset(epoch, link.domain.rank, slot);
+    device::store_vector(reinterpret_cast<uint4*>(row) + v,
+                         Line::seal(word(words.first), second, v, epoch));
+  }
+}
+
+// All threads of a block: sends tokens `begin` to `end`.
+template <class Line>
+__device__ void send_tokens(const LowLatencyDispatchParams& params, Epoch epoch, int begin, int end,
+                            const SentCounts& counts, const TokenImage& image) {
+  const LowLatencyLink& link = params.link;
+  const std::size_t row_bytes = link.area.hidden * 2;
+  const int count = static_cast<int>(link.area.hidden / kChannelsPerVector);
+  HeldRow row;
+  const auto load = [&](int token) {
+    if (token < end) row.load(params.x + static_cast<std::size_t>(token) * row_bytes, count);
+  };
+  load(begin);  // arrives while the counts are made
+  if (begin < end) count_tokens_before(link, begin, counts);
+  if (!may_send(link, epoch)) return;
+  for (int token = begin; token < end; ++token) {
+    store_body(link, row, image.body);
+    load(token + 1);
+    if (threadIdx.x < warpSize) {
+      describe_token(link, token, counts, *image.targets, image.headers);
+    }
+    __syncthreads();
+    send_image<Line>(link, epoch, image);
+    __syncthreads();
+  }
+}
+
+// Selections that ids which repeat within tokens have added up to for one expert may not fit.
+__device__ inline bool exceeds_limits(const LowLatencyLink& link, const SentCounts& counts) {
+  bool exceeds = false;
+  for (int i = static_cast<int>(threadIdx.x); i < link.num_experts;
+       i += static_cast<int>(blockDim.x)) {
+    exceeds = exceeds || counts.of_expert[i] > link.area.max_tokens;
+  }
+  return exceeds;
+}
+
+// All threads of a block: counts all tokens and tells every rank about those for it.
+template <class Line>
+__device__ void announce_tokens(const LowLatencyLink& link, Epoch epoch, const SentCounts& counts) {
+  const bool is_bad = count_tokens_before(link, link.num_tokens, counts);
+  __syncthreads();
+  const int refused = __syncthreads_or(is_bad || exceeds_limits(link, counts));
+  if (!may_send(link, epoch)) return;
+  await_rows_sent(link);
+  for (int peer = static_cast<int>(threadIdx.x / warpSize); peer < link.num_ranks();
+       peer += LowLatencyRoles::kNumWarps) {
+    if (is_masked(link, peer)) continue;
+    LowLatencyHeader header = link.header;
+    header.epoch = epoch.value();
+    header.num_tokens = static_cast<std::uint32_t>(counts.of_rank[peer]);
+    header.refused = refused != 0 ? 1 : 0;
+    send_control<Line>(link, Rank(peer), header, counts.of_expert + peer * link.num_local(),
+                       link.num_local());
+  }
+}
+
+// All threads of a block: its share of the sending. The last block announces, the others send; a
+// block that is alone does both.
+template <class Line>
+__device__ void send_half(const LowLatencyDispatchParams& params, Epoch epoch,
+                          const SentCounts& counts, const TokenImage& image) {
+  const int num_blocks = static_cast<int>(gridDim.x);
+  const int block = static_cast<int>(blockIdx.x);
+  const int num_senders = num_blocks > 1 ? num_blocks - 1 : 1;
+  const int tokens = params.link.num_tokens;
+  if (block < num_senders) {
+    send_tokens<Line>(params, epoch, tokens * block / num_senders,
+                      tokens * (block + 1) / num_senders, counts, image);
+  }
+  note_rows_sent(params.link);
+  if (block == num_blocks - 1) announce_tokens<Line>(params.link, epoch, counts);
+}
+
+}  // namespace moelink::kernels
