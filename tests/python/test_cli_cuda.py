@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from moelink.cli import bench, doctor_cuda, main
 from moelink.cli.bench_device import Gpu, Host, device_of, put_inputs, to_array
 from moelink.cli.bench_inputs import make_inputs
+from moelink.cli.bench_low_latency import calls_per_graph, low_latency_bytes, recv_bytes
 from moelink.cli.bench_options import BenchOptions
 from moelink.cli.doctor_check import LIMITED, NO, OK
 
@@ -81,8 +83,33 @@ def test_bench_refuses_what_gpus_cannot_do(
     assert "--threads with --backend cuda" in capsys.readouterr().err
     monkeypatch.setattr(moelink, "has_cuda_backend", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert "sees no GPU" in str(bench._cuda_refusal(BenchOptions(backend="cuda")))
-    assert "low latency" in str(bench._cuda_refusal(BenchOptions(backend="cuda", mode="ll")))
+    assert "sees no GPU" in str(bench._cuda_refusal())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_allowed"),
+    [
+        (["--mode", "ll", "--backend", "cuda"], True),
+        (["--mode", "ll"], False),
+        (["--backend", "cuda"], False),
+    ],
+)
+def test_bench_captures_low_latency_calls_on_gpus_only(
+    arguments: list[str], is_allowed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with contextlib.suppress(SystemExit):
+        main.main(["bench", "--graph", "--ranks", "2", *arguments])
+    assert ("--graph needs" in capsys.readouterr().err) is not is_allowed
+
+
+def test_graphs_of_large_shapes_have_fewer_calls() -> None:
+    small = BenchOptions(mode="ll", tokens=16, layout="per-expert", graph=True)
+    large = BenchOptions(
+        mode="ll", tokens=128, hidden=7168, experts=288, layout="per-expert", graph=True
+    )
+    assert calls_per_graph(small, 8) == 20
+    assert 1 <= calls_per_graph(large, 8) < 8
+    assert recv_bytes(large, 8) * 13 > low_latency_bytes(large, 8) > recv_bytes(large, 8) * 4
 
 
 def test_results_in_torch_tensors_become_arrays_of_the_same_bits() -> None:

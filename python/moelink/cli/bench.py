@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _refusal(options: BenchOptions) -> str | None:
     """Why this build or machine cannot run these options."""
-    refusal = _cuda_refusal(options) if options.backend == "cuda" else None
+    refusal = _cuda_refusal() if options.backend == "cuda" else None
     if refusal is not None:
         return f"--backend cuda: {refusal}"
     if options.dtype in ("bf16", "fp8", "int8"):  # low latency knows no others
@@ -54,13 +54,11 @@ def _refusal(options: BenchOptions) -> str | None:
     return None
 
 
-def _cuda_refusal(options: BenchOptions) -> str | None:
+def _cuda_refusal() -> str | None:
     import moelink
 
     if not moelink.has_cuda_backend():
         return "this build has no CUDA backend; use --backend cpu"
-    if options.mode == "ll":
-        return "the low latency mode is not there yet; use --backend cpu"
     try:
         import torch
     except ImportError:

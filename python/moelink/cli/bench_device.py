@@ -41,8 +41,11 @@ class Device(Protocol):
     def timed(self, call: Callable[[], Any]) -> tuple[Any, int]:
         """The result of ``call()`` and the nanoseconds until it was there."""
 
+    def captured(self, call: Callable[[], Any], num_calls: int) -> Callable[[], Any]:
+        """``call`` so many times as a CUDA graph, which gives the last result."""
+
     def symmetric_bytes(self, num_bytes: int) -> int:
-        """What a buffer should have for receive tensors of so many bytes; 0: what there is."""
+        """What a buffer should have that may need so many bytes; 0: what there is."""
 
 
 class Host:
@@ -64,6 +67,9 @@ class Host:
         begin = time.perf_counter_ns()
         result = call()
         return result, time.perf_counter_ns() - begin
+
+    def captured(self, call: Callable[[], Any], num_calls: int) -> Callable[[], Any]:
+        raise NotImplementedError("graphs are for GPUs")
 
     def symmetric_bytes(self, num_bytes: int) -> int:
         del num_bytes
@@ -109,9 +115,23 @@ class Gpu:
         self._end.synchronize()
         return result, round(self._begin.elapsed_time(self._end) * 1e6)
 
+    def captured(self, call: Callable[[], Any], num_calls: int) -> Callable[[], Any]:
+        call()
+        self._torch.cuda.synchronize()
+        graph = self._torch.cuda.CUDAGraph()
+        with self._torch.cuda.graph(graph):
+            for _ in range(num_calls):
+                result = call()
+
+        def replay() -> Any:
+            graph.replay()
+            return result
+
+        return replay
+
     def symmetric_bytes(self, num_bytes: int) -> int:
         free, _ = self._torch.cuda.mem_get_info()
-        return min(max(3 * num_bytes, _LEAST_SYMMETRIC_BYTES), free // (2 * self._num_sharing))
+        return min(max(num_bytes, _LEAST_SYMMETRIC_BYTES), free // (2 * self._num_sharing))
 
 
 def device_of(options: BenchOptions, rank: int, num_ranks: int) -> Device:

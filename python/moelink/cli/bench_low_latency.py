@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moelink import reference_low_latency as reference
-from moelink.cli.bench_device import Host
+from moelink.cli.bench_device import Device, put_inputs, to_array
 from moelink.cli.bench_expectation import differences
 from moelink.cli.bench_inputs import RankInputs, make_inputs, numpy_dtype
 from moelink.cli.bench_measure import MemcpyFloor, Operation
@@ -20,6 +20,8 @@ Array = NDArray[Any]
 
 _CHANNELS_AT_ONCE = 512  # bounds the memory of the reference; whole blocks of every scale format
 _NUMERICS = ("exact", "pre_reduced")
+_CALLS_PER_GRAPH = 20
+_GRAPH_BYTES = 2 << 30  # what the receive tensors of a graph, which keeps them all, may take
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,29 @@ def low_latency_inputs(options: BenchOptions, rank: int) -> RankInputs:
     return make_inputs(replace(options, dtype="bf16"), rank)
 
 
+def recv_bytes(options: BenchOptions, num_ranks: int) -> int:
+    """More than the receive tensors of one dispatch, of the combine buffer too."""
+    groups = options.experts if options.layout == "per-expert" else num_ranks
+    return groups * max(1, options.tokens) * (2 * options.hidden + 64 + 8 * options.topk)
+
+
+def calls_per_graph(options: BenchOptions, num_ranks: int) -> int:
+    return max(1, min(_CALLS_PER_GRAPH, _GRAPH_BYTES // recv_bytes(options, num_ranks)))
+
+
+def low_latency_bytes(options: BenchOptions, num_ranks: int) -> int:
+    """Symmetric memory for all operations, where it is taken at once."""
+    import moelink
+
+    num_tensors = 4
+    if options.graph:  # a graph of dispatches and one of pairs
+        num_tensors += 2 * calls_per_graph(options, num_ranks)
+    area = moelink.Buffer.low_latency_size_hint(
+        max(1, options.tokens), options.hidden, num_ranks, options.topk
+    )
+    return area + num_tensors * recv_bytes(options, num_ranks)
+
+
 def expect_low_latency(options: BenchOptions, rank: int) -> LowLatencyExpectation:
     assert options.ranks is not None
     call = make_call(options)
@@ -70,7 +95,7 @@ def expect_low_latency(options: BenchOptions, rank: int) -> LowLatencyExpectatio
         used = tuple(mine.rows().T)
         values.append(mine.x[used])
         scales.append(None if mine.scales is None else mine.scales[used])
-        returned = [_expert_rows(one.x) for one in received]
+        returned = [one.x.astype(numpy_dtype("bf16"), copy=False) for one in received]
         for numerics, parts in combined.items():
             parts.append(reference.combine(returned, received, sent, call, numerics)[rank])
     has_scales = options.dtype == "fp8"
@@ -82,20 +107,17 @@ def expect_low_latency(options: BenchOptions, rank: int) -> LowLatencyExpectatio
     )
 
 
-def _expert_rows(recv_x: Array) -> Array:
-    """The benchmark's expert returns its input, in a type that can be summed."""
-    return recv_x.astype(numpy_dtype("bf16"), copy=False)
-
-
 class LowLatencyBench:
     """The operations of one rank's buffer, ready to be measured one after the other."""
 
-    def __init__(self, buffer: Any, options: BenchOptions):
+    def __init__(self, buffer: Any, options: BenchOptions, device: Device):
         self._buffer = buffer
+        self._device = device
         self._call = make_call(options)
-        self._inputs = low_latency_inputs(options, buffer.rank)
+        self._calls_per_graph = calls_per_graph(options, buffer.num_ranks) if options.graph else 0
+        self._inputs = put_inputs(device, low_latency_inputs(options, buffer.rank))
         self._expected = expect_low_latency(options, buffer.rank)
-        self.floor = MemcpyFloor(Host(), max(self._dispatch_bytes(), self._combine_bytes(), 1))
+        self.floor = MemcpyFloor(device, self._dispatch_bytes() + self._combine_bytes() + 1)
         self.notes: list[str] = []
 
     def makers(self) -> list[Callable[[], Operation]]:
@@ -106,13 +128,57 @@ class LowLatencyBench:
             lambda: self._combine("combine", "exact", by_hook=False),
             lambda: self._combine("combine, hook", "exact", by_hook=True),
         ]
-        if self._call.layout == "per_rank":
-            return makers  # combine sums rows as they are: there is one kind of numerics
-        return [
-            *makers,
-            lambda: self._combine("pre-reduced", "pre_reduced", by_hook=False),
-            lambda: self._combine("pre-red., hook", "pre_reduced", by_hook=True),
+        has_numerics = self._call.layout == "per_expert"  # per rank, rows are summed as they are
+        if has_numerics:
+            makers += [
+                lambda: self._combine("pre-reduced", "pre_reduced", by_hook=False),
+                lambda: self._combine("pre-red., hook", "pre_reduced", by_hook=True),
+            ]
+        if not self._calls_per_graph:
+            return makers
+        makers += [
+            lambda: self._in_graph(self._dispatch("dispatch, graph", by_hook=False)),
+            lambda: self._in_graph(self._combine("combine, graph", "exact", by_hook=False)),
+            lambda: self._in_graph(self._pair("pair, graph", "exact")),
         ]
+        if has_numerics:
+            makers += [
+                lambda: self._in_graph(
+                    self._combine("pre-red., graph", "pre_reduced", by_hook=False)
+                ),
+            ]
+        return makers
+
+    def _in_graph(self, operation: Operation) -> Operation:
+        """So many of them in one CUDA graph; without the host's part of a call."""
+        num_calls = self._calls_per_graph
+        call = self._device.captured(operation.call, num_calls)
+        return replace(operation, call=call, num_calls=num_calls)
+
+    def _pair(self, name: str, numerics: str) -> Operation:
+        """A dispatch, and the combine of rows that were there before."""
+        inputs, expected = self._inputs, self._expected.combined_x[numerics]
+        rows = self._expert_rows(self._dispatch_raw())
+
+        def call() -> Any:
+            return self._buffer.low_latency_combine(
+                rows,
+                inputs.topk_idx,
+                inputs.topk_weights,
+                self._dispatch_raw().handle,
+                numerics=numerics,
+            )
+
+        return Operation(
+            name,
+            call,
+            lambda combined: differences("combined_x", combined, expected),
+            self._dispatch_bytes() + self._combine_bytes(),
+        )
+
+    def _expert_rows(self, result: Any) -> Any:
+        """The benchmark's expert returns its input, in a type that can be summed."""
+        return self._device.cast(_split(result.recv_x)[0], numpy_dtype("bf16"))
 
     def _dispatch_raw(self, **keywords: Any) -> Any:
         inputs, call = self._inputs, self._call
@@ -140,7 +206,7 @@ class LowLatencyBench:
     def _combine(self, name: str, numerics: str, *, by_hook: bool) -> Operation:
         inputs = self._inputs
         result = self._dispatch_raw()
-        rows = _expert_rows(_split(result.recv_x)[0])
+        rows = self._expert_rows(result)
 
         def call() -> Any:
             combined = self._buffer.low_latency_combine(
@@ -167,24 +233,23 @@ class LowLatencyBench:
     def _check_dispatch(self, result: Any) -> list[str]:
         expected, received = self._expected, self._expected.received
         used = expected.used
-        found = differences("recv_count", result.recv_count[:, None], received.count[:, None])
+        count = to_array(result.recv_count)[:, None]
+        found = differences("recv_count", count, received.count[:, None])
         if found:
             return found
         values, scales = _split(result.recv_x)
-        found += differences("recv_x", values[used], expected.recv_x)
-        found += differences(
-            "recv_scales", None if scales is None else scales[used], expected.scales
-        )
-        src_info = result.handle.src_info[used][:, None]
+        found += differences("recv_x", to_array(values)[used], expected.recv_x)
+        if expected.scales is not None:
+            found += differences("recv_scales", to_array(scales)[used], expected.scales)
+        src_info = to_array(result.handle.src_info)[used][:, None]
         found += differences("src_info", src_info, received.src_info[used][:, None])
         if received.topk_idx is None or received.topk_weights is None:
             return found + differences(
                 "layout_range", result.handle.layout_range, received.layout_range
             )
-        found += differences("recv_topk_idx", result.recv_topk_idx[used], received.topk_idx[used])
-        return found + differences(
-            "recv_topk_weights", result.recv_topk_weights[used], received.topk_weights[used]
-        )
+        topk_idx, weights = to_array(result.recv_topk_idx), to_array(result.recv_topk_weights)
+        found += differences("recv_topk_idx", topk_idx[used], received.topk_idx[used])
+        return found + differences("recv_topk_weights", weights[used], received.topk_weights[used])
 
     def _dispatch_bytes(self) -> int:
         """Of the rows in use in the receive tensors."""

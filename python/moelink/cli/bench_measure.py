@@ -20,6 +20,7 @@ class Operation:
     call: Callable[[], Any]
     check: Callable[[Any], list[str]]
     num_bytes: int  # that this rank's results take, or that its combine reads
+    num_calls: int = 1  # that one call stands for, each of which is counted as one
 
 
 @dataclass
@@ -67,7 +68,7 @@ def measure(
         barrier()
         copy_ns = floor.copy_ns(operation.num_bytes)
         if call_idx >= num_warmups:
-            times.times_ns.append(elapsed_ns)
+            times.times_ns.append(elapsed_ns // operation.num_calls)
             times.floor_ns.append(copy_ns)
     return times
 

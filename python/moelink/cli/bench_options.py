@@ -27,6 +27,7 @@ _EPILOG = (
   moelink bench --dtype fp8 --layout expert-major --alignment 128
   moelink bench --ranks 8 --nodes 2 --json out.json
   moelink bench --mode ll --dtype fp8            low latency, quantised on send
+  moelink bench --mode ll --backend cuda --graph --experts 288 --hidden 7168
   moelink bench --backend cuda                   on GPUs, which the ranks take in turn
 
   ranks of a launcher (leave --ranks out):
@@ -65,6 +66,7 @@ class BenchOptions:
     threads: bool = False
     seed: int = 1
     stages: bool = False
+    graph: bool = False
     timeout: float = 60.0
     json: str | None = None
 
@@ -180,6 +182,11 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--stages", action="store_true", help="also time each stage (extra calls, with a hook)"
     )
     run.add_argument(
+        "--graph",
+        action="store_true",
+        help="also time calls in CUDA graphs, without the host's part; with --mode ll on GPUs",
+    )
+    run.add_argument(
         "--timeout",
         type=_seconds,
         metavar="S",
@@ -222,6 +229,8 @@ def shape_problems(options: BenchOptions, num_ranks: int | None) -> list[str]:
     problems += _mode_problems(options)
     if options.backend == "cuda" and options.threads:
         problems.append("--threads with --backend cuda: ranks on GPUs must be processes")
+    if options.graph and (options.backend, options.mode) != ("cuda", "ll"):
+        problems.append("--graph needs --backend cuda and --mode ll")
     if num_ranks is None:
         return problems
     if options.experts % num_ranks:

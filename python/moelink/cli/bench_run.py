@@ -11,7 +11,7 @@ from moelink.cli import machine
 from moelink.cli.bench_device import Device, device_of, put_inputs
 from moelink.cli.bench_expectation import Expectation, differences, expect
 from moelink.cli.bench_inputs import RankInputs, combine_dtype, make_inputs
-from moelink.cli.bench_low_latency import LowLatencyBench
+from moelink.cli.bench_low_latency import LowLatencyBench, low_latency_bytes
 from moelink.cli.bench_measure import (
     MemcpyFloor,
     Operation,
@@ -39,9 +39,7 @@ def run_rank(group: Any, arguments: dict[str, Any], progress: Callable[[str], No
         hidden_bytes=_max_row_bytes(options),
         num_experts=options.experts,
         max_num_experts=max(2048, options.experts),
-        max_symmetric_bytes=device.symmetric_bytes(
-            worst_case_rows(options, group.num_ranks) * _max_row_bytes(options)
-        ),
+        max_symmetric_bytes=device.symmetric_bytes(_symmetric_bytes(options, group.num_ranks)),
         num_workers=options.workers,
         device=device.name,
         stage_clock=options.stages,
@@ -68,9 +66,15 @@ def _max_row_bytes(options: BenchOptions) -> int:
     )
 
 
+def _symmetric_bytes(options: BenchOptions, num_ranks: int) -> int:
+    if options.mode == "ll":
+        return low_latency_bytes(options, num_ranks)
+    return 3 * worst_case_rows(options, num_ranks) * _max_row_bytes(options)
+
+
 def _make_bench(buffer: Any, options: BenchOptions, device: Device) -> RankBench | LowLatencyBench:
     if options.mode == "ll":
-        return LowLatencyBench(buffer, options)
+        return LowLatencyBench(buffer, options, device)
     inputs = put_inputs(device, make_inputs(options, buffer.rank))
     return RankBench(buffer, options, device, inputs, expect(options, buffer.rank))
 
@@ -78,7 +82,7 @@ def _make_bench(buffer: Any, options: BenchOptions, device: Device) -> RankBench
 def worst_case_rows(options: BenchOptions, num_ranks: int) -> int:
     """Rows that suffice for any routing of these shapes; the same on all ranks."""
     num_tokens = options.tokens * num_ranks
-    if options.mode == "ll" or options.layout == "compact":
+    if options.layout == "compact":
         return max(1, num_tokens)
     num_local = options.experts // num_ranks
     num_rows = num_tokens * min(options.topk, num_local) + num_local * (options.alignment - 1)
