@@ -1,6 +1,7 @@
 // The waits that all transports share.
 #include "transport/transport.hpp"
 
+#include <algorithm>
 #include <bit>
 
 #include "base/check.hpp"
@@ -129,6 +130,10 @@ void check_config(const TransportGroup& group, const TransportConfig& config) {
                      "max_regions is {}, expected 1 to {}", config.max_regions, UINT16_MAX);
   violations.require(config.max_nics >= 1 && config.max_nics <= static_cast<int>(kMaxNics),
                      "max_nics is {}, expected 1 to {}", config.max_nics, kMaxNics);
+  const int max_per_nic = static_cast<int>(kMaxNics) / std::clamp(config.max_nics, 1, 8);
+  violations.require(config.endpoints_per_nic >= 1 && config.endpoints_per_nic <= max_per_nic,
+                     "endpoints_per_nic is {}, expected 1 to {} with max_nics = {}",
+                     config.endpoints_per_nic, max_per_nic, config.max_nics);
   violations.throw_if_any();
 }
 

@@ -31,9 +31,9 @@ struct ArrivalWait {
   const char* stage = "arrival";  // for messages
 };
 
-// Implementations: loopback, libfabric; chaos decorates another. Used by one thread at a time, but
-// for arrivals(). Puts travel and arrive in any order, also those to one peer; nothing but a count
-// tells that bytes have arrived. Bytes may need progress() at the receiver to move.
+// Implementations: loopback, libfabric; chaos decorates another one. Used by one thread at a time,
+// but for arrivals(). Puts travel and arrive in any order, also those to one peer; nothing but a
+// count tells that bytes have arrived. Bytes may need progress() at the receiver to move.
 //
 // A peer that fails breaks only what is meant for it: puts to it and waits for it throw what
 // happened; the others go on.
@@ -90,7 +90,7 @@ class Transport {
     await_arrivals(std::span(&wait, 1), deadline);
   }
   // Throws what has befallen the peer, if anything has.
-  void check_peer(Rank peer, const char* stage) const;
+  virtual void check_peer(Rank peer, const char* stage) const;
   // The same for a look that every waiter takes now and then: is the peer alive at all?
   void check_alive(Rank peer, const char* stage) const;
 

@@ -33,7 +33,8 @@ struct TransportConfig {
   int max_regions = 256;      // that may be registered here at one time
   // libfabric: the provider, such as "verbs"; empty: the best one that all ranks have.
   std::string provider;
-  int max_nics = 1;                                     // to stripe over, at most kMaxNics
+  int max_nics = 1;           // to stripe over, at most kMaxNics
+  int endpoints_per_nic = 1;  // each carries its share of a striped put; tcp gains from several
   std::size_t min_stripe_bytes = std::size_t{1} << 18;  // a smaller put goes through one NIC
   // PCI address of the device whose NICs are preferred, such as "0000:1b:00.0"; empty: any.
   std::string near_pci;

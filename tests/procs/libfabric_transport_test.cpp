@@ -3,6 +3,7 @@
 
 #include "conformance/forked_bootstrap.hpp"
 #include "conformance/transport_conformance.hpp"
+#include "transport/chaos/chaos_transport.hpp"
 #include "transport/fabric.hpp"
 
 namespace moelink::test {
@@ -18,12 +19,30 @@ std::string missing_libfabric() {
   })[0];
 }
 
+std::unique_ptr<Transport> open_chaos(const TransportGroup& group, const TransportConfig& config,
+                                      const Deadline& deadline) {
+  return make_chaos_transport(open_libfabric_transport(group, config, deadline),
+                              {.seed = 1 + group.rank.index()});
+}
+
+std::unique_ptr<Transport> open_striped(const TransportGroup& group, const TransportConfig& config,
+                                        const Deadline& deadline) {
+  TransportConfig striped = config;
+  striped.endpoints_per_nic = 2;
+  striped.min_stripe_bytes = 512;
+  return open_libfabric_transport(group, striped, deadline);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Processes, TransportConformance,
     ::testing::Values(TransportKind{"LibfabricTcp", run_process_ranks, open_libfabric_transport,
                                     die, missing_libfabric, "tcp"},
                       TransportKind{"LibfabricShm", run_process_ranks, open_libfabric_transport,
-                                    die, missing_libfabric, "shm"}),
+                                    die, missing_libfabric, "shm"},
+                      TransportKind{"StripedLibfabricTcp", run_process_ranks, open_striped, die,
+                                    missing_libfabric, "tcp"},
+                      TransportKind{"ChaosOverLibfabricTcp", run_process_ranks, open_chaos, die,
+                                    missing_libfabric, "tcp"}),
     name_of_transport);
 
 }  // namespace

@@ -1,4 +1,4 @@
-// One network card: an endpoint that reaches one endpoint of every peer.
+// One endpoint of a network card, which reaches one endpoint of every peer.
 #pragma once
 
 #include <rdma/fabric.h>

@@ -36,10 +36,13 @@ std::unique_ptr<LibfabricTransport> open_own_side(const TransportGroup& group,
       .max_nics = static_cast<std::size_t>(config.max_nics),
       .turn = group.rank.index()};
   LibfabricTransport::Parts parts;
-  for (const std::size_t nic : plan_nics(chosen.nics, wish)) {
-    parts.provider = chosen.infos[nic]->fabric_attr->prov_name;
-    parts.nics.push_back(std::make_unique<FabricNic>(
-        chosen.infos[nic], static_cast<std::size_t>(config.max_outstanding)));
+  const std::vector<std::size_t> nics = plan_nics(chosen.nics, wish);
+  for (std::size_t i = 0; i < nics.size() * static_cast<std::size_t>(config.endpoints_per_nic);
+       ++i) {
+    const std::shared_ptr<fi_info>& info = chosen.infos[nics[i % nics.size()]];
+    parts.provider = info->fabric_attr->prov_name;
+    parts.nics.push_back(
+        std::make_unique<FabricNic>(info, static_cast<std::size_t>(config.max_outstanding)));
   }
   // This build's headers know no FI_MR_DMABUF, so that rung is never climbed.
   parts.gpu_ladder = plan_gpu_registration({.provider = chosen.provider,
