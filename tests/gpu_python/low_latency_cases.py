@@ -1,7 +1,7 @@
 """Low latency rounds that every rank can recompute, on the device under test, and their checks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -91,9 +91,12 @@ class Round:
             rows, self.topk_idx, self.topk_weights, result.handle, **options
         )
 
-    def combined(self, numerics: str = "exact") -> Array:
-        """What this rank gets from the combine."""
-        everywhere = reference.combine(self.returned, self.received, self.sent, self.call, numerics)
+    def combined(self, numerics: str = "exact", missing: int | None = None) -> Array:
+        """What this rank gets from the combine, in which a rank may be missing."""
+        received = list(self.received)
+        if missing is not None:
+            received[missing] = replace(received[missing], count=0 * received[missing].count)
+        everywhere = reference.combine(self.returned, received, self.sent, self.call, numerics)
         return everywhere[self.rank]
 
     def check_received(self, result: Any, what: str = "dispatch") -> None:
@@ -218,10 +221,12 @@ def same(actual: Any, expected: Array | None, what: str, used: Any = None) -> No
 
 
 def difference(seen: Array, expected: Array) -> str:
-    wrong = np.argwhere(seen.view(np.uint8) != np.ascontiguousarray(expected).view(np.uint8))
-    first = tuple(int(i) for i in wrong[0][:-1])
+    size = seen.itemsize
+    pairs = [np.ascontiguousarray(one).view(np.uint8).reshape(-1, size) for one in (seen, expected)]
+    wrong = np.flatnonzero((pairs[0] != pairs[1]).any(axis=1))
+    first = tuple(int(i) for i in np.unravel_index(wrong[0], expected.shape))
     return (
-        f"{len(wrong)} of {seen.nbytes} bytes differ, first at {first}: {seen[first]}, "
+        f"{len(wrong)} of {seen.size} elements differ, first at {first}: {seen[first]}, "
         f"expected {expected[first]}"
     )
 
@@ -241,11 +246,13 @@ def current_stream() -> int:
     return torch.cuda.current_stream().cuda_stream if DEVICE == "cuda" else 0
 
 
-def refusal(call: Callable[[], Any]) -> str:
-    """The text of the error for bad use; the code must be INVALID_ARGUMENT."""
+def refusal(
+    call: Callable[[], Any], code: moelink.ErrorCode = moelink.ErrorCode.INVALID_ARGUMENT
+) -> str:
+    """The text of the error for bad use."""
     try:
         call()
     except moelink.Error as error:
-        assert error.code is moelink.ErrorCode.INVALID_ARGUMENT, error
+        assert error.code is code, error
         return str(error)
     raise AssertionError("no error")

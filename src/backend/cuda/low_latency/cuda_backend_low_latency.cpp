@@ -3,7 +3,6 @@
 #include <memory>
 
 #include "backend/cuda/cuda_backend.hpp"
-#include "backend/cuda/host_exchange.hpp"
 #include "backend/cuda/low_latency/cuda_low_latency_combine.hpp"
 #include "backend/cuda/low_latency/cuda_low_latency_dispatch.hpp"
 #include "backend/single_shot.hpp"
@@ -100,12 +99,7 @@ Tensor CudaBackend::low_latency_combine_buffer(const LowLatencyRouting& handle) 
 }
 
 void CudaBackend::clean_low_latency() {
-  guarded(Operation::kBarrier, [this] {
-    exchange_on_host(*context_, Operation::kBarrier, {});
-    CudaLowLatency& low_latency = context_->low_latency;
-    low_latency.num_void = low_latency.num_sent;
-    low_latency.received = {low_latency.num_sent, low_latency.num_sent};
-  });
+  guarded(Operation::kBarrier, [this] { clean_line_area(*context_); });
 }
 
 void CudaBackend::set_mask(Rank rank, Mask mask) {

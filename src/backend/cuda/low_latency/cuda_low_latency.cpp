@@ -62,6 +62,12 @@ void agree_on_epoch(const CudaContext& context, const HostExchange& exchange) {
   }
 }
 
+// What has been sent so far can no longer be received.
+void give_up_operations(CudaLowLatency& low_latency) {
+  low_latency.received = {low_latency.num_sent, low_latency.num_sent};
+  low_latency.num_void = low_latency.num_sent;
+}
+
 ExchangeBlock describe_area(const CudaContext& context, const LineArea& area, const void* block) {
   ExchangeBlock mine{};
   const auto set = [&mine](DigestField field, auto value) {
@@ -122,10 +128,17 @@ void ensure_line_area(CudaContext& context, int max_tokens, int num_topk, std::s
   }
   copy_to_device(low_latency.areas, areas.data(), areas.size());
   agree_on_epoch(context, exchange);
-  low_latency.received = {low_latency.num_sent, low_latency.num_sent};
-  low_latency.num_void = low_latency.num_sent;
+  give_up_operations(low_latency);
   low_latency.block = std::move(block);
   low_latency.area = area;
+}
+
+void clean_line_area(CudaContext& context) {
+  context.order->synchronize();
+  ExchangeBlock mine{};
+  mine.low_latency_epoch = Epoch(read_epoch(context));
+  agree_on_epoch(context, exchange_on_host(context, Operation::kBarrier, mine));
+  give_up_operations(context.low_latency);
 }
 
 std::uint64_t begin_low_latency(CudaContext& context, Operation operation) {

@@ -67,6 +67,10 @@ class CudaOutstandingSlot {
 void ensure_line_area(CudaContext& context, int max_tokens, int num_topk, std::size_t hidden,
                       const StreamOptions& options);
 
+// Collective among unmasked ranks: waits for them on the host. What has been sent can no longer be
+// received; ranks that were masked for a while count with the others again.
+void clean_line_area(CudaContext& context);
+
 // Counts the next operation. Throws Error(kInvalidArgument) while the last one on the same half has
 // not been received.
 std::uint64_t begin_low_latency(CudaContext& context, Operation operation);
