@@ -10,6 +10,7 @@
 #include "moelink/types.hpp"
 #include "protocol/control_layout.hpp"
 #include "protocol/receive_layout.hpp"
+#include "protocol/staging_plan.hpp"
 
 namespace moelink::device {
 
@@ -49,6 +50,7 @@ enum class Verdict : std::uint32_t {
 // Where a rank takes, or gives, the rows of one operation; addresses as mapped here.
 struct PeerParts {
   std::byte* parts[kNumReceiveParts];
+  CombineSource source;  // of a combine: kStaged: the payload is a ring, see StagingRing
   MOELINK_HD std::byte* part(ReceivePart which) const {
     return parts[static_cast<std::size_t>(which)];
   }
@@ -64,6 +66,11 @@ struct LocalState {
   // 0, or the complement of the lowest index of a selection that is no expert.
   unsigned long long bad_selection;
   std::uint32_t fault_is_claimed;  // 1 once a thread fills the fault
+  // Of a combine, written by block 0 before it releases the others; 0 chunks: no rank stages.
+  StagingRing ring;
+  // Warps that have staged, or read, the chunk in each slot; reset by the last to come.
+  std::uint32_t num_staged[StagingRing::kNumSlots];
+  std::uint32_t num_consumed[StagingRing::kNumSlots];
 };
 
 struct Domain {

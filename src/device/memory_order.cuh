@@ -23,6 +23,13 @@ __device__ inline std::uint64_t load_relaxed_sys(std::uint64_t* word) {
 // all GPUs and the host.
 __device__ inline void fence_sys() { cuda::atomic_thread_fence(cuda::memory_order_acq_rel); }
 
+// Between this thread's ordinary accesses and those of the bulk copy engine, in either direction.
+__device__ inline void fence_bulk_copies() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("fence.proxy.async.global;" ::: "memory");
+#endif
+}
+
 // Nanoseconds of a clock that all blocks of the GPU share.
 __device__ inline std::uint64_t now_ns() {
   std::uint64_t time;

@@ -21,7 +21,9 @@ class PiecePipe {
 
   // `pieces`: kStages * piece_bytes of shared memory, 16-byte aligned.
   __device__ PiecePipe(std::byte* pieces, std::size_t piece_bytes, std::uint64_t* barriers)
-      : pieces_(pieces), piece_bytes_(piece_bytes), barriers_(barriers) {
+      : pieces_(pieces),
+        piece_bytes_(static_cast<std::uint32_t>(piece_bytes)),
+        barriers_(barriers) {
     if (is_leader()) {
       for (int i = 0; i < kStages; ++i) cuda::ptx::mbarrier_init(&barriers_[i], 1);
       cuda::ptx::fence_mbarrier_init(cuda::ptx::sem_release, cuda::ptx::scope_cluster);
@@ -29,7 +31,7 @@ class PiecePipe {
     __syncwarp();
   }
 
-  __device__ void load(std::int64_t step, const std::byte* from, std::size_t bytes) {
+  __device__ void load(std::uint32_t step, const std::byte* from, std::size_t bytes) {
     // All pieces put so far but those of the last step have left shared memory.
     cuda::ptx::cp_async_bulk_wait_group_read(cuda::ptx::n32_t<1>());
     __syncwarp();
@@ -42,14 +44,14 @@ class PiecePipe {
                              static_cast<std::uint32_t>(bytes), barrier);
   }
 
-  __device__ void await(std::int64_t step) {
-    const auto parity = static_cast<std::uint32_t>(step / kStages) & 1U;
+  __device__ void await(std::uint32_t step) {
+    const auto parity = step / kStages & 1U;
     while (!cuda::ptx::mbarrier_try_wait_parity(&barriers_[step % kStages], parity)) {
     }
   }
 
   // Sends the piece to the calling lane's place, if it has one.
-  __device__ void put(std::int64_t step, std::byte* to, std::size_t bytes) {
+  __device__ void put(std::uint32_t step, std::byte* to, std::size_t bytes) {
     if (to == nullptr) return;
     cuda::ptx::cp_async_bulk(cuda::ptx::space_global, cuda::ptx::space_shared, to, piece(step),
                              static_cast<std::uint32_t>(bytes));
@@ -63,15 +65,15 @@ class PiecePipe {
   }
 
   // Where the piece lies from await(step) to load(step + kStages - 1): for reading.
-  __device__ std::byte* piece(std::int64_t step) const {
-    return pieces_ + static_cast<std::size_t>(step % kStages) * piece_bytes_;
+  __device__ std::byte* piece(std::uint32_t step) const {
+    return pieces_ + step % kStages * piece_bytes_;
   }
 
  private:
   static __device__ bool is_leader() { return threadIdx.x % warpSize == 0; }
 
   std::byte* pieces_;
-  std::size_t piece_bytes_;
+  std::uint32_t piece_bytes_;
   std::uint64_t* barriers_;
 };
 
@@ -84,9 +86,9 @@ class PiecePipe {
   static constexpr std::size_t kBarrierBytes = kStages * sizeof(std::uint64_t);
 
   __device__ PiecePipe(std::byte* pieces, std::size_t piece_bytes, std::uint64_t*)
-      : pieces_(pieces), piece_bytes_(piece_bytes) {}
+      : pieces_(pieces), piece_bytes_(static_cast<std::uint32_t>(piece_bytes)) {}
 
-  __device__ void load(std::int64_t step, const std::byte* from, std::size_t bytes) {
+  __device__ void load(std::uint32_t step, const std::byte* from, std::size_t bytes) {
     __syncwarp();  // all lanes have put what the stage held
     for (std::size_t i = lane() * kVector; i < bytes; i += warpSize * kVector) {
       const auto to = static_cast<std::uint32_t>(__cvta_generic_to_shared(piece(step) + i));
@@ -95,12 +97,12 @@ class PiecePipe {
     asm volatile("cp.async.commit_group;" ::: "memory");
   }
 
-  __device__ void await(std::int64_t) {
+  __device__ void await(std::uint32_t) {
     asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
     __syncwarp();
   }
 
-  __device__ void put(std::int64_t step, std::byte* to, std::size_t bytes) {
+  __device__ void put(std::uint32_t step, std::byte* to, std::size_t bytes) {
     const auto address = reinterpret_cast<std::uint64_t>(to);
     for (unsigned left = __ballot_sync(~0U, to != nullptr); left != 0; left &= left - 1) {
       auto* const target = reinterpret_cast<std::byte*>(
@@ -114,8 +116,8 @@ class PiecePipe {
   __device__ void commit() {}
   __device__ void drain() { __syncwarp(); }
 
-  __device__ std::byte* piece(std::int64_t step) const {
-    return pieces_ + static_cast<std::size_t>(step % kStages) * piece_bytes_;
+  __device__ std::byte* piece(std::uint32_t step) const {
+    return pieces_ + step % kStages * piece_bytes_;
   }
 
  private:
@@ -124,7 +126,7 @@ class PiecePipe {
   static __device__ std::size_t lane() { return threadIdx.x % warpSize; }
 
   std::byte* pieces_;
-  std::size_t piece_bytes_;
+  std::uint32_t piece_bytes_;
 };
 
 #endif

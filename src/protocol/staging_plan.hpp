@@ -55,4 +55,49 @@ struct StagingTable {
   }
 };
 
+// How GPUs cut and place what they stage: by tokens alone, so that holders and owners of rows find
+// the places without a table, and the counts of tokens that an exchange brings are enough. Slot
+// c % kNumSlots of the ring holds chunk c; a slot has tokens_per_slot rows for each owner, a row's
+// place among them being that of its token in the owner's chunk.
+struct StagingRing {
+  static constexpr std::uint32_t kNumSlots = 4;
+  // Small enough to stay in the second-level cache of a GPU while it is written and read.
+  static constexpr std::size_t kMaxBytes = std::size_t{32} << 20;
+  // With fewer tokens a chunk costs more signals than it saves waiting.
+  static constexpr std::int64_t kMinTokensPerSlot = 16;
+
+  std::uint32_t num_chunks = 1;
+  std::int64_t tokens_per_slot = 0;
+
+  // Size of a ring for a rank that expects no rank to have more than `most_tokens`: any size from
+  // the least on works, with more chunks if it is smaller than it could be.
+  MOELINK_HD static constexpr std::size_t bytes(int num_ranks, std::int64_t most_tokens,
+                                                std::size_t row_bytes) {
+    const std::size_t token_bytes = static_cast<std::size_t>(num_ranks) * row_bytes;
+    const std::size_t whole = static_cast<std::size_t>(most_tokens) * token_bytes;
+    const std::size_t least = kNumSlots * kMinTokensPerSlot * token_bytes;
+    return std::max(least, std::min(whole, kMaxBytes));
+  }
+
+  // `least_bytes`: of the rings of all ranks that stage; `most_tokens`: T of the rank that has
+  // most. More than kMaxProgress chunks cannot be signalled: see is_valid().
+  MOELINK_HD static constexpr StagingRing make(int num_ranks, std::int64_t most_tokens,
+                                               std::size_t least_bytes, std::size_t row_bytes) {
+    const std::size_t token_bytes = static_cast<std::size_t>(num_ranks) * row_bytes;
+    const auto tokens = static_cast<std::int64_t>(least_bytes / token_bytes);
+    if (most_tokens <= tokens) return StagingRing{1, most_tokens};
+    const std::int64_t per_slot = tokens / kNumSlots;
+    return StagingRing{static_cast<std::uint32_t>((most_tokens + per_slot - 1) / per_slot),
+                       per_slot};
+  }
+
+  MOELINK_HD constexpr bool is_valid() const { return num_chunks < SignalValue::kMaxProgress; }
+
+  // Row of the ring at which the rows of `owner`'s tokens in `chunk` begin.
+  MOELINK_HD constexpr std::int64_t first_row(std::uint32_t chunk, Rank owner,
+                                              int num_ranks) const {
+    return (std::int64_t{chunk % kNumSlots} * num_ranks + owner.value()) * tokens_per_slot;
+  }
+};
+
 }  // namespace moelink

@@ -1,12 +1,15 @@
 // Publishes where the rows are and launches.
 #include "backend/cuda/cuda_combine.hpp"
 
+#include <algorithm>
+
 #include "backend/combine_digest.hpp"
 #include "backend/cuda/cuda_routing.hpp"
 #include "backend/cuda/device_checks.hpp"
 #include "base/check.hpp"
 #include "kernels/combine/launch.hpp"
 #include "moelink/routing.hpp"
+#include "protocol/staging_plan.hpp"
 
 namespace moelink {
 
@@ -42,10 +45,10 @@ CombineResult CudaCombine::run() {
   }
   context_.epoch = context_.epoch.next();
   kernels::CombineParams launched = params();
+  publish_rows(launched);
+  launched.mine.spans[1] = publish_weights(stream);
   const kernels::CombinePlan plan =
       kernels::plan_combine(launched, context_.limits_for(config_.stream));
-  launched.mine.spans[0] = publish_rows(plan, stream);
-  launched.mine.spans[1] = publish_weights(stream);
   kernels::launch_combine(launched, plan, stream);
   context_.kept.keep(std::move(published_), stream);
   result_.event = context_.order->end(config_.stream, context_.faults, context_.epoch);
@@ -63,6 +66,7 @@ kernels::CombineParams CudaCombine::params() const {
   made.dtype = config_.x.dtype;
   made.row_bytes = row_bytes_;
   made.routing = state_.cuda->memory;
+  made.num_experts = state_.num_experts;
   if (config_.bias_0) made.bias_0 = config_.bias_0->as<const std::byte>();
   if (config_.bias_1) made.bias_1 = config_.bias_1->as<const std::byte>();
   made.out = result_.combined_x.view.as<std::byte>();
@@ -76,29 +80,26 @@ WireSpan CudaCombine::span_of(const void* data, std::size_t bytes) const {
   return WireSpan{context_.arena->offset_of(data), bytes};
 }
 
-WireSpan CudaCombine::publish_rows(const kernels::CombinePlan& plan, cudaStream_t stream) {
+void CudaCombine::publish_rows(kernels::CombineParams& launched) {
   const std::size_t bytes = config_.x.num_bytes();
-  if (bytes == 0) return WireSpan{};
+  if (bytes == 0) return;
   const bool compact = state_.layout == Layout::kCompact;
   const bool in_arena = context_.arena->contains(config_.x.data, bytes);
-  if (compact && in_arena) return span_of(config_.x.data, bytes);
+  if (compact && in_arena) {
+    launched.mine.spans[0] = span_of(config_.x.data, bytes);
+    return;
+  }
   if (!in_arena) ++context_.num_staged_combines;
   const std::int64_t num_rows = state_.max_rows > 0 ? state_.max_rows : state_.num_recv_tokens;
-  const std::size_t staged_bytes = static_cast<std::size_t>(num_rows) * row_bytes_;
-  published_.push_back(context_.allocate(staged_bytes));
-  kernels::StageParams stage;
-  stage.x = config_.x.as<const std::byte>();
-  stage.staged = static_cast<std::byte*>(published_.back().get());
-  stage.expert_row = compact ? nullptr : state_.cuda->received.expert_row;
-  stage.counts = state_.cuda->memory.counts;
-  stage.rank = context_.rank;
-  stage.num_ranks = state_.num_ranks;
-  stage.num_experts = state_.num_experts;
-  stage.num_topk = state_.num_topk;
-  stage.dtype = config_.x.dtype;
-  stage.row_bytes = row_bytes_;
-  kernels::launch_stage(stage, plan, stream);
-  return span_of(stage.staged, staged_bytes);
+  const std::size_t ring_bytes =
+      StagingRing::bytes(state_.num_ranks, std::max(state_.num_tokens, num_rows), row_bytes_);
+  published_.push_back(context_.allocate(ring_bytes));
+  launched.ring = static_cast<std::byte*>(published_.back().get());
+  launched.x = config_.x.as<const std::byte>();
+  if (compact) launched.own_rows = launched.x;
+  launched.received = state_.cuda->received;
+  launched.mine.source = CombineSource::kStaged;
+  launched.mine.spans[0] = span_of(launched.ring, ring_bytes);
 }
 
 WireSpan CudaCombine::publish_weights(cudaStream_t stream) {

@@ -21,8 +21,8 @@ class CudaCombine {
  private:
   void check_tensors() const;
   kernels::CombineParams params() const;
-  // Where peers read the rows: in place, or in a staging area that is filled first.
-  WireSpan publish_rows(const kernels::CombinePlan& plan, cudaStream_t stream);
+  // Where peers read the rows: in place, or in a ring that the kernel fills.
+  void publish_rows(kernels::CombineParams& launched);
   WireSpan publish_weights(cudaStream_t stream);
   WireSpan span_of(const void* data, std::size_t bytes) const;
 

@@ -1,4 +1,4 @@
-// Entries of the combine kernels: which warp takes which role, and the instances.
+// Entry of the combine kernels: which warp takes which role, and the instances.
 #include "device/pass_stage.cuh"
 #include "kernels/combine/launch.hpp"
 #include "kernels/combine/pull.cuh"
@@ -7,27 +7,54 @@
 #include "kernels/exchange/exchange.cuh"
 #include "kernels/exchange/report.cuh"
 #include "kernels/launch_check.hpp"
-#include "protocol/counts.hpp"
 
 namespace moelink::kernels {
 namespace {
 
-constexpr int kNumStageThreads = 512;
+// One warp: what this combine does about staging, from what the ranks have told. Returns, the same
+// at all lanes, whether their chunks can be signalled.
+__device__ bool plan_ring(const CombineParams& params) {
+  const Domain& domain = params.domain;
+  const Epoch epoch = current_epoch(domain);
+  const int lane = static_cast<int>(threadIdx.x % warpSize);
+  unsigned long long most_tokens = 0;
+  unsigned long long least_bytes = ~0ULL;
+  for (int i = lane; i < domain.num_ranks(); i += warpSize) {
+    const ExchangeBlock& block = *domain.exchange(domain.rank, epoch, Rank(i));
+    most_tokens = max(most_tokens, static_cast<unsigned long long>(block.num_tokens));
+    if (block.source != CombineSource::kStaged) continue;
+    least_bytes = min(least_bytes, static_cast<unsigned long long>(block.spans[0].bytes));
+  }
+  for (int distance = warpSize / 2; distance > 0; distance /= 2) {
+    most_tokens = max(most_tokens, __shfl_xor_sync(~0U, most_tokens, distance));
+    least_bytes = min(least_bytes, __shfl_xor_sync(~0U, least_bytes, distance));
+  }
+  StagingRing ring{0, 0};
+  if (least_bytes != ~0ULL) {
+    ring = StagingRing::make(domain.num_ranks(), static_cast<std::int64_t>(most_tokens),
+                             static_cast<std::size_t>(least_bytes), params.row_bytes);
+  }
+  if (lane == 0) domain.local->ring = ring;
+  return ring.is_valid();
+}
 
-template <class Codec>
-__global__ __launch_bounds__(kNumStageThreads,
-                             2) void stage_kernel(const __grid_constant__ StageParams params) {
-  const CountMatrix counts{params.counts, params.num_ranks, params.num_experts};
-  const std::int64_t num_rows = counts.num_tokens(params.rank);
-  const int num_warps = static_cast<int>(blockDim.x / warpSize);
-  const std::int64_t stride = std::int64_t{gridDim.x} * num_warps;
-  for (std::int64_t row = std::int64_t{blockIdx.x} * num_warps + threadIdx.x / warpSize;
-       row < num_rows; row += stride) {
-    stage_row<Codec>(params, row);
+// All threads of block 0, after the exchange: where every rank gives out its rows and weights.
+__device__ void find_sources(const CombineParams& params) {
+  const Domain& domain = params.domain;
+  for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
+       i += static_cast<int>(blockDim.x)) {
+    const ExchangeBlock& block = *domain.exchange(domain.rank, current_epoch(domain), Rank(i));
+    device::PeerParts& peer = domain.peers[i];
+    std::byte* const region = domain.region(Rank(i));
+    peer.source = block.source;
+    peer.parts[static_cast<int>(ReceivePart::kPayload)] = region + block.spans[0].offset;
+    peer.parts[static_cast<int>(ReceivePart::kTopkWeights)] = region + block.spans[1].offset;
+    if (!params.reads_itself(i)) continue;
+    peer.parts[static_cast<int>(ReceivePart::kPayload)] = const_cast<std::byte*>(params.own_rows);
   }
 }
 
-// All threads of block 0: the exchange, and where every rank gives out its rows and weights.
+// All threads of block 0: the exchange, and what the other blocks need to know of it.
 __device__ void agree(const CombineParams& params) {
   const Domain& domain = params.domain;
   Verdict verdict = Verdict::kGaveUp;
@@ -35,15 +62,10 @@ __device__ void agree(const CombineParams& params) {
   if (takes_part) publish_call(domain, params.mine, nullptr, 0);
   if (takes_part &&
       await_all(domain, Operation::kCombine, Stage::kExchange, SignalChannel::kExchanged)) {
-    verdict = calls_agree(domain) ? Verdict::kProceed : Verdict::kRefused;
-    for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
-         i += static_cast<int>(blockDim.x)) {
-      const ExchangeBlock& block = *domain.exchange(domain.rank, current_epoch(domain), Rank(i));
-      std::byte* const region = domain.region(Rank(i));
-      auto& parts = domain.peers[i].parts;
-      parts[static_cast<int>(ReceivePart::kPayload)] = region + block.spans[0].offset;
-      parts[static_cast<int>(ReceivePart::kTopkWeights)] = region + block.spans[1].offset;
-    }
+    find_sources(params);
+    int refused = calls_differ(domain);
+    if (threadIdx.x < warpSize && !plan_ring(params)) refused = 1;
+    verdict = __syncthreads_or(refused) == 0 ? Verdict::kProceed : Verdict::kRefused;
   }
   if (verdict == Verdict::kRefused && threadIdx.x == 0) {
     raise_refusal(domain, params.report, Operation::kCombine);
@@ -52,44 +74,57 @@ __device__ void agree(const CombineParams& params) {
   write_report(domain, params.report, verdict, 0);
 }
 
-template <class Codec, bool kNodes>
+// All threads of a block. Neighbours in a crew are in different blocks, so that little work uses
+// all of them.
+template <class Shape>
 __device__ void move_rows(const CombineParams& params, const CombinePlan& plan, std::byte* pieces) {
-  __shared__ std::uint64_t barriers[CombineRoles::kNumPullWarps][kNumPullStages];
+  __shared__ std::uint64_t barriers[CombineRoles::kNumWarps][kNumPullStages];
   const int warp = static_cast<int>(threadIdx.x / warpSize);
-  const auto part = [](std::int64_t count, unsigned block) { return count * block / gridDim.x; };
-  const std::int64_t count = params.num_tokens * plan.num_chunks;
+  const int block = static_cast<int>(blockIdx.x);
   PullPipe pipe(pieces + static_cast<std::size_t>(warp * kNumPullStages) * plan.chunk_bytes,
                 plan.chunk_bytes, barriers[warp]);
-  pull_pieces<Codec, kNodes>(
-      params, pipe,
-      OutputPieces(params, plan, part(count, blockIdx.x) + warp, part(count, blockIdx.x + 1)));
-  if (params.out_weights == nullptr) return;
-  combine_weights(params, part(params.num_tokens, blockIdx.x) * params.num_topk,
-                  part(params.num_tokens, blockIdx.x + 1) * params.num_topk);
+  const int index = warp * plan.num_blocks + block;
+  if constexpr (Shape::kStages) {
+    if (block >= plan.num_blocks) {
+      return stage_chunks<Shape>(params, plan, pipe,
+                                 warp * plan.num_stage_blocks + block - plan.num_blocks);
+    }
+    if (index >= plan.pulling.num_warps) {
+      return stage_chunks<Shape>(params, plan, pipe, index - plan.pulling.num_warps);
+    }
+  }
+  pull_rows<Shape>(params, plan, pipe, index);
 }
 
-template <class Codec, bool kNodes>
+// All threads of the last block: the peers' tensors are theirs again when all ranks have read
+// them. Chunks, if there are any, have been acknowledged one by one.
+__device__ void release_sources(const Domain& domain) {
+  if (has_fault(domain)) return;
+  const std::uint32_t num_chunks = domain.local->ring.num_chunks;
+  if (num_chunks == 0) signal_all(domain, SignalChannel::kConsumed, current_epoch(domain));
+  await_all(domain, Operation::kCombine, Stage::kRelease, SignalChannel::kConsumed,
+            num_chunks == 0 ? kDone : num_chunks);
+}
+
+template <class Shape>
 __global__ __launch_bounds__(CombineRoles::kNumThreads,
                              1) void combine_kernel(const __grid_constant__ CombineParams params,
-                                                    const CombinePlan plan) {
+                                                    const __grid_constant__ CombinePlan plan) {
   extern __shared__ __align__(128) std::byte pieces[];
   const Domain& domain = params.domain;
   device::pass_stage(domain, Stage::kRoute);  // the start of the operation
   if (blockIdx.x == 0) agree(params);
   const Verdict verdict = await_release(domain, Operation::kCombine);
   device::pass_stage(domain, Stage::kExchange);
-  if (verdict == Verdict::kProceed) move_rows<Codec, kNodes>(params, plan, pieces);
+  if (verdict == Verdict::kProceed) move_rows<Shape>(params, plan, pieces);
   device::pass_stage(domain, Stage::kReduce);
   if (!is_last_block(domain)) return;
-  if (verdict == Verdict::kProceed) {  // the peers' tensors are theirs again afterwards
-    signal_all(domain, SignalChannel::kConsumed, current_epoch(domain));
-    await_all(domain, Operation::kCombine, Stage::kRelease, SignalChannel::kConsumed);
-  }
+  if (verdict == Verdict::kProceed) release_sources(domain);
   device::note_end(domain, Stage::kRelease);
   end_operation(domain);
 }
 
-// The instances, by element type and by whether sums of nodes are rounded.
+// The instances: by element type, and for each by shape.
 template <class Visit>
 void with_codec(DType dtype, const Visit& visit) {
   switch (dtype) {
@@ -104,32 +139,40 @@ void with_codec(DType dtype, const Visit& visit) {
   }
 }
 
+template <class Codec, class Visit>
+void with_kernel(bool nodes, bool stages, const Visit& visit) {
+  if (nodes) {
+    visit(stages ? combine_kernel<CombineShape<Codec, true, true>>
+                 : combine_kernel<CombineShape<Codec, true, false>>);
+  } else {
+    visit(stages ? combine_kernel<CombineShape<Codec, false, true>>
+                 : combine_kernel<CombineShape<Codec, false, false>>);
+  }
+}
+
+template <class Codec>
+void load_kernels_of() {
+  for (const bool nodes : {false, true}) {
+    for (const bool stages : {false, true}) {
+      with_kernel<Codec>(nodes, stages, [](auto* kernel) { allow_shared_memory(kernel); });
+    }
+  }
+}
+
 }  // namespace
 
 void load_combine_kernels() {
   for (const DType dtype : {DType::kBFloat16, DType::kFloat16, DType::kFloat32}) {
-    with_codec(dtype, [](auto codec) {
-      using Codec = decltype(codec);
-      allow_shared_memory(combine_kernel<Codec, false>);
-      allow_shared_memory(combine_kernel<Codec, true>);
-      allow_shared_memory(stage_kernel<Codec>);
-    });
+    with_codec(dtype, [](auto codec) { load_kernels_of<decltype(codec)>(); });
   }
-}
-
-void launch_stage(const StageParams& params, const CombinePlan& plan, cudaStream_t stream) {
-  with_codec(params.dtype, [&](auto codec) {
-    stage_kernel<decltype(codec)><<<plan.num_stage_blocks, kNumStageThreads, 0, stream>>>(params);
-  });
-  check_launch("launch the staging of combine");
 }
 
 void launch_combine(const CombineParams& params, const CombinePlan& plan, cudaStream_t stream) {
   with_codec(params.dtype, [&](auto codec) {
-    using Codec = decltype(codec);
-    auto* const kernel = params.domain.topology.num_nodes > 1 ? combine_kernel<Codec, true>
-                                                              : combine_kernel<Codec, false>;
-    kernel<<<plan.num_blocks, CombineRoles::kNumThreads, plan.shared_bytes, stream>>>(params, plan);
+    with_kernel<decltype(codec)>(params.has_nodes(), params.stages(), [&](auto* kernel) {
+      kernel<<<plan.num_blocks + plan.num_stage_blocks, CombineRoles::kNumThreads,
+               plan.shared_bytes, stream>>>(params, plan);
+    });
   });
   check_launch("launch combine");
 }

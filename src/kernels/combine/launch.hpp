@@ -1,4 +1,4 @@
-// Launching of the combine kernels, and how they are spread over the GPU.
+// Launching of the combine kernel, and how it is spread over the GPU.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -16,7 +16,6 @@ CombinePlan plan_combine(const CombineParams& params, const device::LaunchLimits
 // Loads the kernels; see load_dispatch_kernels().
 void load_combine_kernels();
 
-void launch_stage(const StageParams& params, const CombinePlan& plan, cudaStream_t stream);
 void launch_combine(const CombineParams& params, const CombinePlan& plan, cudaStream_t stream);
 
 }  // namespace moelink::kernels

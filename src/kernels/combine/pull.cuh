@@ -3,26 +3,51 @@
 
 #include <cstdint>
 
-#include "device/codec.cuh"
-#include "device/piece_pipe.cuh"
 #include "kernels/combine/params.hpp"
+#include "kernels/combine/reduce.cuh"
+#include "kernels/combine/ring.cuh"
 #include "kernels/combine/roles.hpp"
 
 namespace moelink::kernels {
 
-using PullPipe = device::PiecePipe<kNumPullStages>;
+// The pieces of rows that the warp `index` of a crew makes, in the order (row, piece).
+class PieceWalk {
+ public:
+  __device__ PieceWalk(const CombinePlan& plan, int index)
+      : row_(index / plan.num_chunks), piece_(index % plan.num_chunks) {}
+
+  __device__ void advance(const CombinePlan& plan, const WarpCrew& crew) {
+    row_ += crew.row_step;
+    piece_ += crew.piece_step;
+    if (piece_ < plan.num_chunks) return;
+    piece_ -= plan.num_chunks;
+    ++row_;
+  }
+  __device__ int row() const { return row_; }
+  __device__ std::uint32_t offset(const CombinePlan& plan) const {
+    return static_cast<std::uint32_t>(piece_) * plan.chunk_bytes;
+  }
+  __device__ std::uint32_t bytes(const CombinePlan& plan, std::size_t row_bytes) const {
+    const std::uint32_t left = static_cast<std::uint32_t>(row_bytes) - offset(plan);
+    return left < plan.chunk_bytes ? left : plan.chunk_bytes;
+  }
+
+ private:
+  int row_;
+  int piece_;
+};
 
 // The ranks that return a row for one token, ascending. All lanes of a warp run it alike.
 class SourceList {
  public:
-  __device__ void restart(const CombineParams& params, std::int64_t token) {
-    rows_ = params.routing.send_row + token * params.domain.num_ranks();
+  __device__ void restart(const CombineParams& params, int token) {
+    token_ = token;
     base_ = 0;
     look(params);
   }
 
   // False when there is no further rank.
-  __device__ bool next(const CombineParams& params, int& rank, std::int64_t& row) {
+  __device__ bool next(const CombineParams& params, int& rank) {
     while (left_ == 0) {
       base_ += warpSize;
       if (base_ >= params.domain.num_ranks()) return false;
@@ -31,198 +56,103 @@ class SourceList {
     const int lane = __ffs(static_cast<int>(left_)) - 1;
     left_ &= left_ - 1;
     rank = base_ + lane;
-    row = __shfl_sync(~0U, row_of_lane_, lane);
     return true;
   }
+  // Of the rank that next() has given.
+  __device__ int row_at(int rank) const { return __shfl_sync(~0U, row_of_lane_, rank - base_); }
 
  private:
   __device__ void look(const CombineParams& params) {
+    const int num_ranks = params.domain.num_ranks();
     const int rank = base_ + static_cast<int>(threadIdx.x % warpSize);
-    row_of_lane_ = rank < params.domain.num_ranks() ? rows_[rank] : -1;
+    const std::int32_t* const rows = params.routing.send_row + std::int64_t{token_} * num_ranks;
+    row_of_lane_ = rank < num_ranks ? rows[rank] : -1;
     left_ = __ballot_sync(~0U, row_of_lane_ >= 0);
   }
 
-  const std::int32_t* rows_ = nullptr;
+  int token_ = 0;
   int base_ = 0;
   unsigned left_ = 0;
   std::int32_t row_of_lane_ = -1;
 };
 
-// The pieces of output rows that a warp makes: every kNumPullWarps-th, in the order (token, chunk).
-class OutputPieces {
+// The output rows of a warp, see LoadAhead.
+class PullWork {
  public:
-  // Starts with piece `first`, counted over all tokens; `end` likewise.
-  __device__ OutputPieces(const CombineParams& params, const CombinePlan& plan, std::int64_t first,
-                          std::int64_t end)
-      : left_(end - first),
-        num_chunks_(plan.num_chunks),
-        row_bytes_(params.row_bytes),
-        chunk_bytes_(plan.chunk_bytes),
-        token_(first / plan.num_chunks),
-        chunk_(static_cast<int>(first % plan.num_chunks)) {}
+  __device__ PullWork(const CombineParams& params, const CombinePlan& plan, int index,
+                      StagedChunks& staged)
+      : params_(params),
+        plan_(plan),
+        staged_(staged),
+        pieces_(plan, index),
+        cursor_(params.num_tokens, staged.ring().num_chunks) {
+    if (!done()) sources_.restart(params_, pieces_.row());
+  }
 
-  __device__ bool done() const { return left_ <= 0; }
+  __device__ bool done() const { return pieces_.row() >= params_.num_tokens; }
   __device__ void advance() {
-    left_ -= CombineRoles::kNumPullWarps;
-    chunk_ += CombineRoles::kNumPullWarps;
-    while (chunk_ >= num_chunks_) {
-      chunk_ -= num_chunks_;
-      ++token_;
+    pieces_.advance(plan_, plan_.pulling);
+    if (!done()) sources_.restart(params_, pieces_.row());
+  }
+  __device__ bool is_ready(Patience patience) {
+    while (cursor_.is_before(pieces_.row())) cursor_.advance();
+    return staged_.has(cursor_.chunk(), patience);
+  }
+  __device__ bool begin() {
+    for (; cursor_.is_before(pieces_.row()); cursor_.advance()) {
+      if (!staged_.release(cursor_.chunk())) return false;
     }
+    return true;
   }
-  __device__ std::int64_t token() const { return token_; }
-  __device__ std::size_t offset() const { return static_cast<std::size_t>(chunk_) * chunk_bytes_; }
-  __device__ std::size_t bytes() const {
-    const std::size_t left = row_bytes_ - offset();
-    return left < chunk_bytes_ ? left : chunk_bytes_;
-  }
-
- private:
-  std::int64_t left_;
-  int num_chunks_;
-  std::size_t row_bytes_;
-  std::size_t chunk_bytes_;
-  std::int64_t token_;
-  int chunk_;
-};
-
-// The pieces that a warp pulls, in the order in which it adds them: output piece, rank.
-class PullSequence {
- public:
-  __device__ PullSequence(const CombineParams& params, const OutputPieces& pieces)
-      : params_(params), pieces_(pieces) {
-    if (!pieces_.done()) sources_.restart(params_, pieces_.token());
+  __device__ bool end() {
+    for (; !cursor_.is_behind_all(); cursor_.advance()) {
+      if (!staged_.release(cursor_.chunk())) return false;
+    }
+    return true;
   }
 
-  // Starts the load of the next piece, or of nothing when all are on their way.
-  __device__ void load_next(PullPipe& pipe) {
+  __device__ bool next_node(Node& node) {
     int rank = 0;
-    std::int64_t row = 0;
-    while (!pieces_.done()) {
-      if (sources_.next(params_, rank, row)) {
-        const std::byte* const rows = params_.domain.peers[rank].part(ReceivePart::kPayload);
-        pipe.load(step_++,
-                  rows + static_cast<std::size_t>(row) * params_.row_bytes + pieces_.offset(),
-                  pieces_.bytes());
-        return;
-      }
-      pieces_.advance();
-      if (!pieces_.done()) sources_.restart(params_, pieces_.token());
-    }
-    pipe.load(step_++, nullptr, 0);
+    if (!sources_.next(params_, rank)) return false;
+    node = params_.domain.topology.node_of(Rank(rank));
+    return true;
+  }
+  __device__ bool next_source(const std::byte*& from) {
+    int rank = 0;
+    if (!sources_.next(params_, rank)) return false;
+    const device::PeerParts& peer = params_.domain.peers[rank];
+    std::int64_t row = sources_.row_at(rank);
+    if (peer.source == CombineSource::kStaged && !params_.reads_itself(rank)) row = ring_row();
+    from = peer.part(ReceivePart::kPayload) + static_cast<std::size_t>(row) * params_.row_bytes +
+           pieces_.offset(plan_);
+    return true;
+  }
+
+  __device__ std::uint32_t bytes() const { return pieces_.bytes(plan_, params_.row_bytes); }
+  __device__ std::byte* out() const { return params_.out + place(); }
+  __device__ const std::byte* bias(int i) const {
+    const std::byte* const bias = i == 0 ? params_.bias_0 : params_.bias_1;
+    return bias == nullptr ? nullptr : bias + place();
   }
 
  private:
+  __device__ std::size_t place() const {
+    return static_cast<std::size_t>(pieces_.row()) * params_.row_bytes + pieces_.offset(plan_);
+  }
+  // Where the holders of the token's rows have staged them.
+  __device__ std::int64_t ring_row() const {
+    const Domain& domain = params_.domain;
+    return staged_.ring().first_row(cursor_.chunk(), domain.rank, domain.num_ranks()) +
+           (pieces_.row() - cursor_.begin());
+  }
+
   const CombineParams& params_;
-  OutputPieces pieces_;
-  std::int64_t step_ = 0;
+  const CombinePlan& plan_;
+  StagedChunks& staged_;
+  PieceWalk pieces_;
+  ChunkCursor cursor_;
   SourceList sources_;
 };
-
-// The sums of one piece, spread over the lanes of a warp: vector v belongs to lane v % 32.
-template <class Codec, int kVectors>
-struct PieceSums {
-  float values[kVectors][Codec::kPerVector];
-
-  __device__ void clear() {
-#pragma unroll
-    for (auto& vector : values) {
-#pragma unroll
-      for (float& value : vector) value = 0.0F;
-    }
-  }
-  __device__ void add(const std::byte* piece, std::size_t bytes) {
-    const auto* const vectors = reinterpret_cast<const uint4*>(piece);
-    for_each_vector(bytes, [&](int i, std::size_t at) { Codec::add(values[i], vectors[at]); });
-  }
-  __device__ void add_rounded(const PieceSums& lower) {
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-#pragma unroll
-      for (int j = 0; j < Codec::kPerVector; ++j) values[i][j] += Codec::round(lower.values[i][j]);
-    }
-  }
-  __device__ void store(std::byte* piece, std::size_t bytes) const {
-    auto* const vectors = reinterpret_cast<uint4*>(piece);
-    for_each_vector(bytes, [&](int i, std::size_t at) { vectors[at] = Codec::pack(values[i]); });
-  }
-
- private:
-  template <class Visit>
-  static __device__ void for_each_vector(std::size_t bytes, const Visit& visit) {
-    const std::size_t count = bytes / sizeof(uint4);
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const std::size_t at = threadIdx.x % warpSize + static_cast<unsigned>(i * warpSize);
-      if (at < count) visit(i, at);
-    }
-  }
-};
-
-// Adds the addends of one piece. kNodes: those of a node are rounded before they join the sum.
-template <class Codec, bool kNodes>
-class PieceReduction {
- public:
-  __device__ void start(const CombineParams& params, std::size_t at, std::size_t bytes) {
-    sums_.clear();
-    node_ = Node(-1);
-    if constexpr (kNodes) of_node_.clear();
-    if (params.bias_0 != nullptr) sums_.add(params.bias_0 + at, bytes);
-    if (params.bias_1 != nullptr) sums_.add(params.bias_1 + at, bytes);
-  }
-  __device__ void add(const Topology& topology, Rank rank, const std::byte* piece,
-                      std::size_t bytes) {
-    if constexpr (kNodes) {
-      if (topology.node_of(rank) != node_) close_node();
-      node_ = topology.node_of(rank);
-      of_node_.add(piece, bytes);
-    } else {
-      sums_.add(piece, bytes);
-    }
-  }
-  __device__ void finish(std::byte* out, std::size_t bytes) {
-    if constexpr (kNodes) close_node();
-    sums_.store(out, bytes);
-  }
-
- private:
-  __device__ void close_node() {
-    sums_.add_rounded(of_node_);
-    of_node_.clear();
-  }
-
-  static constexpr int kVectors = max_pull_bytes(kNodes ? 2 : 1) / sizeof(uint4) / 32;
-
-  PieceSums<Codec, kVectors> sums_;
-  PieceSums<Codec, kVectors> of_node_;  // used with kNodes only
-  Node node_;
-};
-
-// One warp.
-template <class Codec, bool kNodes>
-__device__ void pull_pieces(const CombineParams& params, PullPipe& pipe, OutputPieces pieces) {
-  PullSequence ahead(params, pieces);
-  for (int i = 0; i < kNumPullStages - 1; ++i) ahead.load_next(pipe);
-  PieceReduction<Codec, kNodes> reduction;
-  SourceList sources;
-  std::int64_t step = 0;
-  for (; !pieces.done(); pieces.advance()) {
-    const std::size_t bytes = pieces.bytes();
-    const std::size_t at =
-        static_cast<std::size_t>(pieces.token()) * params.row_bytes + pieces.offset();
-    reduction.start(params, at, bytes);
-    sources.restart(params, pieces.token());
-    int rank = 0;
-    std::int64_t row = 0;
-    while (sources.next(params, rank, row)) {
-      pipe.await(step);
-      reduction.add(params.domain.topology, Rank(rank), pipe.piece(step), bytes);
-      ++step;
-      ahead.load_next(pipe);
-    }
-    reduction.finish(params.out + at, bytes);
-  }
-}
 
 // Selection `i` of the top-k lists: its weight, as the ranks return it.
 __device__ inline float combined_weight(const CombineParams& params, std::int64_t i) {
@@ -244,13 +174,26 @@ __device__ inline float combined_weight(const CombineParams& params, std::int64_
   return sum;
 }
 
-// All threads of a block: selections `begin` to `end`.
-__device__ inline void combine_weights(const CombineParams& params, std::int64_t begin,
-                                       std::int64_t end) {
+// Warp `index` of `num_warps`: its share of the weights of all selections.
+__device__ inline void combine_weights(const CombineParams& params, int index, int num_warps) {
+  if (params.out_weights == nullptr) return;
+  const std::int64_t end = params.num_tokens * params.num_topk;
+  const int first = index * warpSize + static_cast<int>(threadIdx.x % warpSize);
 #pragma unroll 4
-  for (std::int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) {
+  for (std::int64_t i = first; i < end; i += num_warps * warpSize) {
     params.out_weights[i] = combined_weight(params, i);
   }
+}
+
+// Warp `index` of those that pull. The weights come first: with the last chunk the peers are told
+// that all has been read.
+template <class Shape>
+__device__ void pull_rows(const CombineParams& params, const CombinePlan& plan, PullPipe& pipe,
+                          int index) {
+  combine_weights(params, index, plan.pulling.num_warps);
+  StagedChunks staged(params.domain, plan.pulling.num_warps);
+  std::uint32_t step = 0;
+  reduce_rows<Shape>(PullWork(params, plan, index, staged), pipe, step);
 }
 
 }  // namespace moelink::kernels

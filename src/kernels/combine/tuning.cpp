@@ -13,6 +13,16 @@ namespace {
 // A block with fewer tokens is not worth its part in the exchange.
 constexpr std::int64_t kMinTokensPerBlock = 4;
 
+// Staging copies about as many bytes as pulling does, and reads several times as many where it adds
+// up the rows of several local experts. Like those that pull, the blocks must all be resident at
+// once, so none are added beyond what the buffer may fill.
+int num_stage_blocks(const CombineParams& params, int num_blocks,
+                     const device::LaunchLimits& limits) {
+  if (!params.stages()) return 0;
+  const int wanted = params.layout == Layout::kExpertMajor ? 3 * num_blocks : num_blocks;
+  return std::clamp(limits.num_free_blocks - num_blocks, 0, wanted);
+}
+
 }  // namespace
 
 void fail_without_instance(DType dtype) {
@@ -23,14 +33,22 @@ CombinePlan plan_combine(const CombineParams& params, const device::LaunchLimits
   CombinePlan plan;
   plan.num_blocks = static_cast<int>(std::clamp<std::int64_t>(
       params.num_tokens / kMinTokensPerBlock, 1, limits.num_waiting_blocks));
-  plan.num_stage_blocks = limits.num_free_blocks;
-  constexpr std::size_t kPieces = CombineRoles::kNumPullWarps * kNumPullStages;
+  plan.num_stage_blocks = num_stage_blocks(params, plan.num_blocks, limits);
+  constexpr std::size_t kPieces = CombineRoles::kNumWarps * kNumPullStages;
   const PieceSize size =
-      PieceSize::fit(params.row_bytes, max_pull_bytes(params.domain.topology.num_nodes), kPieces,
-                     limits.shared_bytes_per_block);
+      PieceSize::fit(params.row_bytes, max_piece_bytes(params.has_nodes(), params.stages()),
+                     kPieces, limits.shared_bytes_per_block);
   plan.num_chunks = static_cast<int>(size.num_chunks);
-  plan.chunk_bytes = size.chunk_bytes;
+  plan.chunk_bytes = static_cast<std::uint32_t>(size.chunk_bytes);
   plan.shared_bytes = kPieces * plan.chunk_bytes;
+  // Warps of each block that stage while the others pull.
+  const bool shares_blocks = params.stages() && plan.num_stage_blocks == 0;
+  const int num_stage_warps = shares_blocks ? CombineRoles::kNumStageWarps : 0;
+  plan.pulling = WarpCrew::make(plan.num_blocks * (CombineRoles::kNumWarps - num_stage_warps),
+                                plan.num_chunks);
+  plan.staging = WarpCrew::make(
+      plan.num_stage_blocks * CombineRoles::kNumWarps + plan.num_blocks * num_stage_warps,
+      plan.num_chunks);
   return plan;
 }
 

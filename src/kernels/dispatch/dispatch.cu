@@ -46,8 +46,8 @@ __device__ void move_tokens(const DispatchParams& params, const DispatchPlan& pl
     Pipe pipe(pieces + static_cast<std::size_t>(warp * kNumStages) * plan.chunk_bytes,
               plan.chunk_bytes, barriers[warp]);
     send_rows(params, pipe,
-              PieceSequence{tokens.begin + warp, DispatchRoles::kNumSendWarps, tokens.end,
-                            params.shape.row_bytes, plan.chunk_bytes});
+              RowPieces{static_cast<int>(tokens.begin) + warp, DispatchRoles::kNumSendWarps,
+                        static_cast<int>(tokens.end), params.shape.row_bytes, plan.chunk_bytes});
     return;
   }
   describe_tokens(params, tokens,
@@ -112,11 +112,11 @@ __global__ __launch_bounds__(32 * DispatchRoles::kNumSendWarps,
   Pipe pipe(shared + static_cast<std::size_t>(warp * kNumStages) * plan.chunk_bytes,
             plan.chunk_bytes, barriers[warp]);
   const auto foreign = ForeignTokens::of(params.count_matrix(), params.domain.rank);
-  const std::int64_t first = std::int64_t{blockIdx.x} * DispatchRoles::kNumSendWarps + warp;
-  const std::int64_t stride = std::int64_t{gridDim.x} * DispatchRoles::kNumSendWarps;
-  expand_rows(
-      params, pipe, foreign,
-      PieceSequence{first, stride, foreign.count, params.shape.row_bytes, plan.chunk_bytes});
+  const int first = static_cast<int>(blockIdx.x) * DispatchRoles::kNumSendWarps + warp;
+  const int stride = static_cast<int>(gridDim.x) * DispatchRoles::kNumSendWarps;
+  expand_rows(params, pipe, foreign,
+              RowPieces{first, stride, static_cast<int>(foreign.count), params.shape.row_bytes,
+                        plan.chunk_bytes});
 }
 
 }  // namespace

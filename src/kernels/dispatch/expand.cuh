@@ -27,7 +27,7 @@ struct ForeignTokens {
 // One warp: copies the rows that arrived for several local experts to where the senders have not
 // written them. `pieces` runs over `foreign`.
 __device__ inline void expand_rows(const DispatchParams& params, Pipe& pipe,
-                                   const ForeignTokens& foreign, const PieceSequence& pieces) {
+                                   const ForeignTokens& foreign, const RowPieces& pieces) {
   const device::PeerParts& own = params.domain.peers[params.domain.rank.index()];
   const std::int32_t* const rows =
       params.is_cached() ? params.recv_expert_row
@@ -35,20 +35,20 @@ __device__ inline void expand_rows(const DispatchParams& params, Pipe& pipe,
   std::byte* const payload = own.part(ReceivePart::kPayload);
   const int num_topk = params.topk.num_topk;
   const int lane = static_cast<int>(threadIdx.x % warpSize);
-  const auto row_of_lane = [&](std::int64_t i) {
+  const auto row_of_lane = [&](int i) {
     return lane < num_topk ? rows[foreign.token(i) * num_topk + lane]
                            : static_cast<std::int32_t>(kNoRow);
   };
   const auto first_lane = [](std::int32_t row) {
     return __ffs(static_cast<int>(__ballot_sync(~0U, row != kNoRow))) - 1;
   };
-  const auto source = [&](std::int64_t i) {
+  const auto source = [&](int i) {
     const std::int32_t row = row_of_lane(i);
     const std::int32_t first = __shfl_sync(~0U, row, first_lane(row));
     return payload + static_cast<std::size_t>(first) * params.shape.row_bytes;
   };
-  carry_rows(pipe, pieces, source,
-             [&](std::int64_t step, std::int64_t i, std::size_t offset, std::size_t bytes) {
+  carry_rows(pipe, 0, pieces, source,
+             [&](std::uint32_t step, int i, std::size_t offset, std::size_t bytes) {
                const std::int32_t row = row_of_lane(i);
                const int first = first_lane(row);  // by all lanes
                const bool copies = row != kNoRow && lane != first;

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "device/piece_pipe.cuh"
+#include "kernels/carry_rows.cuh"
 #include "kernels/dispatch/params.hpp"
 #include "kernels/dispatch/route.cuh"
 #include "kernels/dispatch/stages.hpp"
@@ -11,54 +11,6 @@
 namespace moelink::kernels {
 
 using Pipe = device::PiecePipe<kNumStages>;
-
-// The rows of a warp, cut into pieces: piece `step` is number step % num_chunks of row
-// first + step / num_chunks * stride.
-struct PieceSequence {
-  std::int64_t first;
-  std::int64_t stride;
-  std::int64_t end;
-  std::size_t row_bytes;
-  std::size_t chunk_bytes;
-
-  __device__ int num_chunks() const {
-    return static_cast<int>((row_bytes + chunk_bytes - 1) / chunk_bytes);
-  }
-  __device__ std::int64_t num_steps() const {
-    return first >= end ? 0 : (end - first + stride - 1) / stride * num_chunks();
-  }
-  __device__ std::int64_t row(std::int64_t step) const {
-    return first + step / num_chunks() * stride;
-  }
-  __device__ std::size_t offset(std::int64_t step) const {
-    return static_cast<std::size_t>(step % num_chunks()) * chunk_bytes;
-  }
-  __device__ std::size_t bytes(std::int64_t step) const {
-    const std::size_t left = row_bytes - offset(step);
-    return left < chunk_bytes ? left : chunk_bytes;
-  }
-};
-
-// One warp. `source(row)` is where a row lies; `put_row(step, row, offset, bytes)` puts one of its
-// pieces to wherever it goes.
-template <class Source, class PutRow>
-__device__ void carry_rows(Pipe& pipe, const PieceSequence& pieces, const Source& source,
-                           const PutRow& put_row) {
-  const std::int64_t num_steps = pieces.num_steps();
-  const auto load = [&](std::int64_t step) {
-    const bool exists = step < num_steps;
-    const std::byte* const from = exists ? source(pieces.row(step)) + pieces.offset(step) : nullptr;
-    pipe.load(step, from, exists ? pieces.bytes(step) : 0);
-  };
-  for (std::int64_t step = 0; step < kNumStages - 1; ++step) load(step);
-  for (std::int64_t step = 0; step < num_steps; ++step) {
-    pipe.await(step);
-    put_row(step, pieces.row(step), pieces.offset(step), pieces.bytes(step));
-    pipe.commit();
-    load(step + kNumStages - 1);
-  }
-  pipe.drain();
-}
 
 // The payload row of the calling lane's selection, for the selections that the sender itself
 // writes: the first that leads to a rank, and all on its own rank; null for others. The receiver
@@ -87,17 +39,17 @@ __device__ inline std::byte* compact_row_of_lane(const DispatchParams& params, s
 
 // One warp.
 __device__ inline void send_rows(const DispatchParams& params, Pipe& pipe,
-                                 const PieceSequence& pieces) {
+                                 const RowPieces& pieces) {
   const int lane = static_cast<int>(threadIdx.x % warpSize);
-  const auto source = [&](std::int64_t token) {
+  const auto source = [&](int token) {
     return params.x + static_cast<std::size_t>(token) * params.shape.row_bytes;
   };
-  const auto put_at = [&](std::int64_t step, std::byte* row, std::size_t offset,
+  const auto put_at = [&](std::uint32_t step, std::byte* row, std::size_t offset,
                           std::size_t bytes) {
     pipe.put(step, row == nullptr ? nullptr : row + offset, bytes);
   };
-  carry_rows(pipe, pieces, source,
-             [&](std::int64_t step, std::int64_t token, std::size_t offset, std::size_t bytes) {
+  carry_rows(pipe, 0, pieces, source,
+             [&](std::uint32_t step, int token, std::size_t offset, std::size_t bytes) {
                if (params.shape.layout == Layout::kExpertMajor) {
                  put_at(step, expert_row_of_lane(params, token), offset, bytes);
                  return;

@@ -57,16 +57,16 @@ __device__ inline bool has_fault(const Domain& domain) {
 }
 
 // All threads of one block. True at all of them once every rank's word of `channel` has reached
-// the operation's value; false at all of them if one did not come.
+// `progress` of the operation; false at all of them if one did not come.
 __device__ inline bool await_all(const Domain& domain, Operation operation, Stage stage,
-                                 SignalChannel channel) {
+                                 SignalChannel channel, std::uint32_t progress = kDone) {
   const Epoch epoch = current_epoch(domain);
   int missing = 0;
   for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
        i += static_cast<int>(blockDim.x)) {
     const device::WaitTarget target{operation, stage, Rank(i), epoch};
     std::uint64_t* const word = domain.signal(domain.rank, channel, Rank(i));
-    if (!device::wait_for(domain, target, word, SignalValue::of(epoch, kDone))) missing = 1;
+    if (!device::wait_for(domain, target, word, SignalValue::of(epoch, progress))) missing = 1;
   }
   return __syncthreads_or(missing) == 0;
 }

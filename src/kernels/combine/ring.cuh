@@ -1,0 +1,127 @@
+// How far the ranks of a combine have come with staged chunks.
+#pragma once
+
+#include <cstdint>
+
+#include "device/domain.hpp"
+#include "device/memory_order.cuh"
+#include "device/wait.cuh"
+#include "kernels/exchange/exchange.cuh"
+#include "protocol/staging_plan.hpp"
+
+namespace moelink::kernels {
+
+enum class Patience : std::uint8_t { kLookOnce, kUntilDeadline };
+
+// One warp. True at all lanes once every rank that `concerns` names has brought `channel` to
+// `progress` (acquire, for bulk copies too). False if one has not, or the wait has failed.
+template <class Concerns>
+__device__ bool has_come(const Domain& domain, const Concerns& concerns, SignalChannel channel,
+                         std::uint32_t progress, Patience patience) {
+  const Stage stage = channel == SignalChannel::kStaged ? Stage::kReduce : Stage::kSendBack;
+  const Epoch epoch = current_epoch(domain);
+  const SignalValue value = SignalValue::of(epoch, progress);
+  bool came = true;
+  for (int i = static_cast<int>(threadIdx.x % warpSize); i < domain.num_ranks() && came;
+       i += warpSize) {
+    if (!concerns(i)) continue;
+    std::uint64_t* const word = domain.signal(domain.rank, channel, Rank(i));
+    if (patience == Patience::kLookOnce) {
+      came = value.reached_by(device::load_acquire_sys(word));
+    } else {
+      came = device::wait_for(domain, {Operation::kCombine, stage, Rank(i), epoch}, word, value);
+    }
+  }
+  came = __all_sync(~0U, came) != 0;
+  __syncwarp();  // what one lane has acquired, all have
+  device::fence_bulk_copies();
+  return came;
+}
+
+// One warp, when it has done its part of `chunk`; the last of `num_warps` tells all ranks.
+// `counters`: one of each slot. Release: publishes what these warps have written before; their bulk
+// copies must be complete and fenced. A warp passes a chunk only once that of kNumSlots before has
+// been passed by all, so the counters of chunks never mix.
+__device__ inline void pass_chunk(const Domain& domain, SignalChannel channel,
+                                  std::uint32_t* counters, std::uint32_t chunk, int num_warps) {
+  __syncwarp();
+  int last = 0;
+  if (threadIdx.x % warpSize == 0) {
+    const device::DeviceWord<std::uint32_t> passed(counters[chunk % StagingRing::kNumSlots]);
+    last = passed.fetch_add(1, cuda::memory_order_acq_rel) + 1 ==
+           static_cast<std::uint32_t>(num_warps);
+    if (last != 0) passed.store(0, cuda::memory_order_relaxed);
+  }
+  if (__shfl_sync(~0U, last, 0) == 0) return;
+  __syncwarp();
+  const SignalValue value = SignalValue::of(current_epoch(domain), chunk + 1);
+  for (int i = static_cast<int>(threadIdx.x % warpSize); i < domain.num_ranks(); i += warpSize) {
+    std::uint64_t* const word = domain.signal(Rank(i), channel, domain.rank);
+    device::SystemWord<std::uint64_t>(*word).store(value.word(), cuda::memory_order_release);
+  }
+}
+
+// Which chunk the tokens of a warp belong to; they come in ascending order.
+class ChunkCursor {
+ public:
+  // `num_chunks` may be 0: all tokens belong to one chunk that nobody has to wait for.
+  __device__ ChunkCursor(std::int64_t num_tokens, std::uint32_t num_chunks)
+      : num_tokens_(static_cast<int>(num_tokens)),
+        num_chunks_(num_chunks > 0 ? num_chunks : 1),
+        end_(first_token(1)) {}
+
+  __device__ std::uint32_t chunk() const { return chunk_; }
+  __device__ int begin() const { return begin_; }  // first token
+  __device__ bool is_before(int token) const { return token >= end_; }
+  __device__ bool is_behind_all() const { return chunk_ >= num_chunks_; }
+  __device__ void advance() {
+    begin_ = end_;
+    ++chunk_;
+    if (chunk_ < num_chunks_) end_ = first_token(chunk_ + 1);
+  }
+
+ private:
+  __device__ int first_token(std::uint32_t chunk) const {
+    return static_cast<int>(chunk_begin(num_tokens_, chunk, num_chunks_));
+  }
+
+  int num_tokens_;
+  std::uint32_t num_chunks_;
+  std::uint32_t chunk_ = 0;
+  int begin_ = 0;
+  int end_;
+};
+
+// What one pulling warp knows of the chunks that the ranks have staged for it.
+class StagedChunks {
+ public:
+  __device__ StagedChunks(const Domain& domain, int num_warps)
+      : domain_(domain), num_warps_(num_warps), num_known_(ring().num_chunks == 0 ? ~0U : 0) {}
+
+  // Whether all ranks that stage have staged `chunk`.
+  __device__ bool has(std::uint32_t chunk, Patience patience) {
+    if (chunk < num_known_) return true;
+    // This rank too, even if it reads its own rows elsewhere: that keeps its warps together.
+    const auto stages = [this](int rank) {
+      return domain_.peers[rank].source == CombineSource::kStaged;
+    };
+    if (!has_come(domain_, stages, SignalChannel::kStaged, chunk + 1, patience)) return false;
+    num_known_ = chunk + 1;
+    return true;
+  }
+  // When the warp needs nothing of `chunk` any more. False if a rank does not come.
+  __device__ bool release(std::uint32_t chunk) {
+    if (ring().num_chunks == 0) return true;
+    if (!has(chunk, Patience::kUntilDeadline)) return false;
+    pass_chunk(domain_, SignalChannel::kConsumed, domain_.local->num_consumed, chunk, num_warps_);
+    return true;
+  }
+  __device__ const StagingRing& ring() const { return domain_.local->ring; }
+
+ private:
+  const Domain& domain_;
+  int num_warps_;
+  std::uint32_t num_known_;
+};
+
+}  // namespace moelink::kernels
