@@ -228,6 +228,12 @@ def test_size_hint_is_a_multiple_of_128_and_grows_with_the_tokens():
     assert small % 128 == 0 and large % 128 == 0
 
 
+def test_size_hint_has_room_for_the_tensors_of_two_outstanding_dispatches_and_more():
+    hint = deep_ep.Buffer.get_low_latency_rdma_size_hint(128, 7168, 8, 288)
+    area = moelink.Buffer.low_latency_size_hint(128, 7168, 8, 32)
+    assert hint - area >= 4 * 288 * 128 * 7168 * 2
+
+
 def test_masks_are_local_and_are_cleaned():
     def body(buffer: deep_ep.Buffer):
         status = torch.full((3,), 9, dtype=torch.int32)

@@ -16,6 +16,8 @@ from deep_ep.utils.event import EventHandle, EventOverlap
 __all__ = ["LowLatencyCalls", "low_latency_size_hint"]
 
 _MAX_TOPK = 32
+_NUM_TENSORS = 4
+_ROUTING_BYTES = 128  # more than a row's source, weight and place take
 Hook = Callable[[], None] | None
 Handle = tuple[Any, ...]
 LowLatencyReturn = tuple[Any, torch.Tensor, Handle, EventOverlap, Hook]
@@ -24,10 +26,16 @@ LowLatencyReturn = tuple[Any, torch.Tensor, Handle, EventOverlap, Hook]
 def low_latency_size_hint(
     num_max_tokens_per_rank: int, hidden: int, num_ranks: int, num_experts: int
 ) -> int:
-    """Enough for every top-k; a multiple of 128."""
+    """Enough for every top-k, with the tensors that calls return; a multiple of 128.
+
+    On a GPU these come from the same memory: those of two outstanding dispatches, of one whose
+    experts run, and the one that combine sends without a copy.
+    """
     num_topk = min(num_experts, _MAX_TOPK)
     hint = moelink.Buffer.low_latency_size_hint
-    return -(-hint(num_max_tokens_per_rank, hidden, num_ranks, num_topk) // 128) * 128
+    area = hint(num_max_tokens_per_rank, hidden, num_ranks, num_topk)
+    tensor = num_experts * num_max_tokens_per_rank * (2 * hidden + _ROUTING_BYTES)
+    return -(-(area + _NUM_TENSORS * tensor) // 128) * 128
 
 
 class LowLatencyCalls:
