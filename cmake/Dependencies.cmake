@@ -11,7 +11,7 @@ pkg_check_modules(moelink_sodium REQUIRED IMPORTED_TARGET libsodium)
 # Optional: without its headers the library connects no hosts, and says so when asked to.
 option(MOELINK_LIBFABRIC "Look for libfabric's headers" ON)
 if(MOELINK_LIBFABRIC)
-  pkg_check_modules(moelink_fabric libfabric)
+  pkg_check_modules(moelink_fabric IMPORTED_TARGET libfabric)
 endif()
 if(NOT moelink_fabric_FOUND)
   message(STATUS "Building without libfabric: no transport between hosts (libfabric-dev)")

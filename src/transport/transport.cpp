@@ -101,13 +101,17 @@ void Transport::await_arrivals(std::span<const ArrivalWait> waits, const Deadlin
       if (++round % kRoundsPerLook != 0 || has_arrived(wait)) continue;
       check_alive(wait.source, wait.stage);
       if (!deadline.expired()) continue;
-      fail(ErrorCode::kTimeout,
-           "rank {}: {}: puts of rank {} on counter {} of epoch {} did not arrive within {} ms: "
-           "expected {}, seen {}",
-           rank_.value(), wait.stage, wait.source.value(), wait.key.counter, wait.key.epoch.value(),
-           deadline.span().count(), wait.expected, arrivals().seen(wait.key, wait.source));
+      fail_missing_arrival(wait, deadline);
     }
   }
+}
+
+void Transport::fail_missing_arrival(const ArrivalWait& wait, const Deadline& deadline) const {
+  fail(ErrorCode::kTimeout,
+       "rank {}: {}: puts of rank {} on counter {} of epoch {} did not arrive within {} ms: "
+       "expected {}, seen {}",
+       rank_.value(), wait.stage, wait.source.value(), wait.key.counter, wait.key.epoch.value(),
+       deadline.span().count(), wait.expected, arrivals().seen(wait.key, wait.source));
 }
 
 void check_config(const TransportGroup& group, const TransportConfig& config) {

@@ -73,6 +73,7 @@ class Transport {
   virtual std::uint64_t completed_through() const = 0;
   virtual std::optional<Rank> oldest_incomplete_peer() const = 0;
 
+  // Thread-safe, as is check_alive.
   virtual bool peer_alive(Rank peer) const;
 
   // Gives up all resources; puts under way are dropped. The destructor does the same. For an end in
@@ -93,6 +94,8 @@ class Transport {
   virtual void check_peer(Rank peer, const char* stage) const;
   // The same for a look that every waiter takes now and then: is the peer alive at all?
   void check_alive(Rank peer, const char* stage) const;
+  // Throws Error(kTimeout) for a wait whose deadline has passed. Thread-safe.
+  [[noreturn]] void fail_missing_arrival(const ArrivalWait& wait, const Deadline& deadline) const;
 
  protected:
   explicit Transport(const TransportGroup& group);

@@ -36,7 +36,7 @@ struct TransportKind {
   std::vector<std::string> (*run)(int num_ranks, const Body& body);  // an error text per rank
   Open open;
   // What a rank does that dies; where ranks are threads it returns.
-  void (*die)(Transport& transport);
+  void (*die)(Transport& transport) = nullptr;
   // Why the kind cannot be tested here; empty if it can.
   std::string (*missing)() = [] { return std::string(); };
   const char* provider = "";
@@ -98,6 +98,8 @@ class TransportRank {
   }
 
   void drop_transport() { transport_.reset(); }
+  // For whoever uses it from now on; of this, only memory and puts may be used then.
+  std::unique_ptr<Transport> take_transport() { return std::move(transport_); }
 
  private:
   Bootstrap& bootstrap_;
