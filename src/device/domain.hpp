@@ -60,6 +60,7 @@ struct PeerParts {
 struct LocalState {
   std::uint64_t epoch;        // of the last operation completed; written by its last block
   std::uint32_t num_counted;  // blocks that have counted their tokens; reset by the last block
+  std::uint32_t num_placed;   // blocks that have placed their tokens; reset by the last block
   std::uint32_t num_done;     // blocks that have moved their rows; reset by the last block
   std::uint64_t exchanged;    // epoch whose exchange has ended; block 0 releases, others acquire
   Verdict verdict;            // of that exchange

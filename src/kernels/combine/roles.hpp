@@ -27,10 +27,10 @@ struct WarpCrew {
 };
 
 // A warp sums a row piece by piece; the sums of a piece stay in registers, twice as many if those
-// of a node are rounded apart. Staging needs some registers itself.
+// of a node are rounded apart. As much as fits the registers on every GPU.
 MOELINK_HD constexpr std::size_t max_piece_bytes(bool nodes, bool stages) {
   if (nodes) return stages ? 1536 : 2048;
-  return stages ? 3584 : 4096;
+  return 3584;
 }
 
 // What an instance of the kernel is made for. kNodes: sums of nodes are rounded. kStages: this

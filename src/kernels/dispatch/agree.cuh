@@ -13,20 +13,22 @@ namespace moelink::kernels {
 
 // All threads of block 0: waits until all blocks have counted, and leaves their sums in `sums`.
 // False if a block does not come.
-__device__ inline bool sum_partials(const DispatchParams& params, int num_columns,
-                                    std::int32_t* sums) {
+__device__ inline bool sum_partials(const DispatchParams& params, const DispatchPlan& plan,
+                                    std::int32_t* sums, int num_columns) {
   const Domain& domain = params.domain;
+  const auto num_blocks = static_cast<std::uint32_t>(plan.num_blocks);
   int missing = 0;
   if (threadIdx.x == 0) {
     const device::WaitTarget target{params.operation, Stage::kCount, domain.rank,
                                     current_epoch(domain)};
-    missing = device::wait_for_blocks(domain, target, domain.local->num_counted, gridDim.x) ? 0 : 1;
+    missing =
+        device::wait_for_blocks(domain, target, domain.local->num_counted, num_blocks) ? 0 : 1;
   }
   if (__syncthreads_or(missing) != 0) return false;
   for (int column = static_cast<int>(threadIdx.x); column < num_columns;
        column += static_cast<int>(blockDim.x)) {
     std::int32_t sum = 0;
-    for (unsigned block = 0; block < gridDim.x; ++block) {
+    for (unsigned block = 0; block < num_blocks; ++block) {
       sum += domain.partials[static_cast<int>(block) * num_columns + column];
     }
     sums[column] = sum;
@@ -179,12 +181,13 @@ __device__ inline ExchangeBlock describe_call(const DispatchParams& params) {
 }
 
 // All threads of block 0: tells the peers, hears from them, decides. `sums`: see agree().
-__device__ inline Verdict exchange(const DispatchParams& params, std::int32_t* sums,
-                                   int num_columns) {
+__device__ inline Verdict exchange(const DispatchParams& params, const DispatchPlan& plan,
+                                   std::int32_t* sums, int num_columns) {
   const Domain& domain = params.domain;
   __shared__ ExchangeBlock mine;
   if (has_fault(domain)) return Verdict::kGaveUp;
-  if (!params.is_cached() && !sum_partials(params, num_columns, sums)) return Verdict::kGaveUp;
+  if (!params.is_cached() && !sum_partials(params, plan, sums, num_columns))
+    return Verdict::kGaveUp;
   if (threadIdx.x == 0) mine = describe_call(params);
   __syncthreads();
   publish_call(domain, mine, sums, params.is_cached() ? 0 : num_columns);
@@ -195,9 +198,10 @@ __device__ inline Verdict exchange(const DispatchParams& params, std::int32_t* s
 }
 
 // All threads of block 0. `sums`: [R + E] in shared memory, for this rank's counts.
-__device__ inline void agree(const DispatchParams& params, std::int32_t* sums, int num_columns) {
+__device__ inline void agree(const DispatchParams& params, const DispatchPlan& plan,
+                             std::int32_t* sums, int num_columns) {
   const Domain& domain = params.domain;
-  const Verdict verdict = exchange(params, sums, num_columns);
+  const Verdict verdict = exchange(params, plan, sums, num_columns);
   if (verdict == Verdict::kRefused && threadIdx.x == 0) {
     raise_refusal(domain, params.report, params.operation);
   }

@@ -1,8 +1,9 @@
-// Roles after delivery: rows of further local experts are copied, unused rows are filled.
+// Rows of further local experts are copied after delivery, unused rows are filled.
 #pragma once
 
 #include <cstdint>
 
+#include "kernels/dispatch/describe.cuh"
 #include "kernels/dispatch/params.hpp"
 #include "kernels/dispatch/send.cuh"
 #include "protocol/counts.hpp"
@@ -58,24 +59,29 @@ __device__ inline void expand_rows(const DispatchParams& params, Pipe& pipe,
              });
 }
 
-struct RowRangeToFill {
+// Rows that a crew of threads fills together.
+struct RowsToFill {
   std::int64_t begin;
   std::int64_t end;
+  Crew crew;
 };
 
-// All threads of a block. T: the widest type that divides row_bytes.
+// T: the widest type that divides row_bytes.
 template <class T>
-__device__ void fill_rows_as(std::byte* base, RowRangeToFill rows, std::size_t row_bytes, T value) {
+__device__ void fill_rows_as(std::byte* base, const RowsToFill& rows, std::size_t row_bytes,
+                             T value) {
   const std::size_t end = static_cast<std::size_t>(rows.end) * row_bytes / sizeof(T);
-  for (std::size_t i = static_cast<std::size_t>(rows.begin) * row_bytes / sizeof(T) + threadIdx.x;
-       i < end; i += blockDim.x) {
+  const std::size_t begin = static_cast<std::size_t>(rows.begin) * row_bytes / sizeof(T);
+#pragma unroll 4
+  for (std::size_t i = begin + static_cast<unsigned>(rows.crew.index); i < end;
+       i += static_cast<unsigned>(rows.crew.size)) {
     reinterpret_cast<T*>(base)[i] = value;
   }
 }
 
-// All threads of a block: writes zeros, or -1, to a range of rows of one part.
+// Writes zeros, or -1, to a range of rows of one part.
 __device__ inline void fill_rows(const DispatchParams& params, ReceivePart part,
-                                 RowRangeToFill rows, std::size_t row_bytes, int value) {
+                                 const RowsToFill& rows, std::size_t row_bytes, int value) {
   if (row_bytes == 0) return;
   std::byte* const base = params.domain.peers[params.domain.rank.index()].part(part);
   if (row_bytes % sizeof(int4) == 0) {
@@ -87,13 +93,13 @@ __device__ inline void fill_rows(const DispatchParams& params, ReceivePart part,
   }
 }
 
-// All threads of a block: the rows between the selections of one local expert and the next group.
+// The rows between the selections of one local expert and the next group.
 __device__ inline void fill_gap(const DispatchParams& params, const ExpertMap& map,
-                                LocalExpert local) {
+                                LocalExpert local, Crew crew) {
   const std::int64_t count =
       params.count_matrix().num_selections(map.global(params.domain.rank, local));
   const std::int64_t begin = params.domain.group_start[local.index()];
-  const RowRangeToFill gap{begin + count, begin + align_up(count, params.expert_alignment)};
+  const RowsToFill gap{begin + count, begin + align_up(count, params.expert_alignment), crew};
   if (params.padding == Padding::kZero) {
     fill_rows(params, ReceivePart::kPayload, gap, params.shape.row_bytes, 0);
     fill_rows(params, ReceivePart::kScales, gap, params.shape.scale_bytes, 0);
@@ -101,29 +107,34 @@ __device__ inline void fill_gap(const DispatchParams& params, const ExpertMap& m
   fill_rows(params, ReceivePart::kTopkWeights, gap, params.shape.weight_bytes, 0);
 }
 
-// All threads of block `index` of `count`: the rows behind the last one in use.
-__device__ inline void fill_tail(const DispatchParams& params, int index, int count) {
+// The threads that share the filling in block `index` of `count`.
+struct FillShare {
+  int index;
+  int count;
+  Crew crew;
+};
+
+// The rows behind the last one in use.
+__device__ inline void fill_tail(const DispatchParams& params, const FillShare& share) {
   const std::int64_t max_rows = params.routing.max_rows_of_rank[params.domain.rank.index()];
   if (max_rows == 0) return;
   const bool compact = params.shape.layout == Layout::kCompact;
   const std::int64_t used =
       compact ? params.count_matrix().num_tokens(params.domain.rank) : *params.domain.num_rows;
-  const TokenRange part = part_of({used, max_rows}, index, count);
-  const RowRangeToFill rows{part.begin, part.end};
+  const TokenRange part = part_of({used, max_rows}, share.index, share.count);
+  const RowsToFill rows{part.begin, part.end, share.crew};
   const std::size_t per_row = compact ? params.shape.num_topk : 1;
   fill_rows(params, ReceivePart::kTopkWeights, rows, per_row * params.shape.weight_bytes, 0);
   if (!compact) return;
   fill_rows(params, ReceivePart::kTopkIdx, rows, per_row * params.shape.index_bytes, -1);
 }
 
-// All threads of a block: its share of the expert-major rows that nobody has sent.
-__device__ inline void fill_unused(const DispatchParams& params) {
-  const int index = static_cast<int>(blockIdx.x);
-  const int count = static_cast<int>(gridDim.x);
-  fill_tail(params, index, count);
+// The expert-major rows that nobody sends.
+__device__ inline void fill_unused(const DispatchParams& params, const FillShare& share) {
+  fill_tail(params, share);
   const ExpertMap map = ExpertMap::make(params.num_experts, params.domain.num_ranks());
-  for (int local = index; local < map.experts_per_rank; local += count) {
-    fill_gap(params, map, LocalExpert(local));
+  for (int local = share.index; local < map.experts_per_rank; local += share.count) {
+    fill_gap(params, map, LocalExpert(local), share.crew);
   }
 }
 

@@ -85,6 +85,9 @@ struct DispatchParams {
 // How a dispatch is spread over the GPU; see plan_dispatch().
 struct DispatchPlan {
   int num_blocks = 1;
+  // Further blocks of an expert-major dispatch: they write the rows that stay on this rank, and
+  // what pads them. 0: the others do the one, and the kernel that follows does the other.
+  int num_own_blocks = 0;
   int num_counters = 0;         // routing warps that count at a time
   std::size_t chunk_bytes = 0;  // rows travel in pieces of this size
   std::size_t shared_bytes = 0;

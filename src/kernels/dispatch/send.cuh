@@ -12,17 +12,25 @@ namespace moelink::kernels {
 
 using Pipe = device::PiecePipe<kNumStages>;
 
-// The payload row of the calling lane's selection, for the selections that the sender itself
-// writes: the first that leads to a rank, and all on its own rank; null for others. The receiver
-// makes the rest (expand.cuh).
-__device__ inline std::byte* expert_row_of_lane(const DispatchParams& params, std::int64_t token) {
+// Which rows of an expert-major dispatch a warp writes.
+enum class RowChoice : std::uint8_t {
+  kFirstOfPeers,        // the first of a token on each other rank; the receiver makes the rest
+  kOwn,                 // all on its own rank
+  kFirstOfPeersAndOwn,  // both
+};
+
+// The payload row of the calling lane's selection, if it is chosen; null if not.
+__device__ inline std::byte* expert_row_of_lane(const DispatchParams& params, RowChoice choice,
+                                                std::int64_t token) {
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   const int num_topk = params.topk.num_topk;
   const std::int64_t at = token * num_topk + lane;
   const int owner = lane < num_topk ? params.routing.topk_owner[at] : -1;
   const unsigned same_owner = __match_any_sync(~0U, owner);
   const bool is_first = (same_owner & ((1U << lane) - 1)) == 0;
-  if (owner < 0 || (!is_first && owner != params.domain.rank.value())) return nullptr;
+  const bool is_own = owner == params.domain.rank.value();
+  const RowChoice unwanted = is_own ? RowChoice::kFirstOfPeers : RowChoice::kOwn;
+  if (owner < 0 || choice == unwanted || (!is_own && !is_first)) return nullptr;
   return params.domain.peers[owner].part(ReceivePart::kPayload) +
          static_cast<std::size_t>(params.routing.expert_row[at]) * params.shape.row_bytes;
 }
@@ -37,8 +45,8 @@ __device__ inline std::byte* compact_row_of_lane(const DispatchParams& params, s
          static_cast<std::size_t>(row) * params.shape.row_bytes;
 }
 
-// One warp.
-__device__ inline void send_rows(const DispatchParams& params, Pipe& pipe,
+// One warp. `choice`: for expert-major rows.
+__device__ inline void send_rows(const DispatchParams& params, RowChoice choice, Pipe& pipe,
                                  const RowPieces& pieces) {
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   const auto source = [&](int token) {
@@ -51,7 +59,7 @@ __device__ inline void send_rows(const DispatchParams& params, Pipe& pipe,
   carry_rows(pipe, 0, pieces, source,
              [&](std::uint32_t step, int token, std::size_t offset, std::size_t bytes) {
                if (params.shape.layout == Layout::kExpertMajor) {
-                 put_at(step, expert_row_of_lane(params, token), offset, bytes);
+                 put_at(step, expert_row_of_lane(params, choice, token), offset, bytes);
                  return;
                }
                for (int rank = lane; rank - lane < params.domain.num_ranks(); rank += warpSize) {

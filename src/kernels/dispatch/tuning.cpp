@@ -15,6 +15,9 @@ namespace {
 constexpr std::size_t kMaxChunkBytes = 8192;
 // A block with fewer tokens is not worth its part in the exchange.
 constexpr std::int64_t kMinTokensPerBlock = 8;
+// A token's rows on its own rank are several, each as large as the one that goes to a peer. Like
+// those that send, the blocks must all be resident at once.
+constexpr int kMostOwnBlocksPerBlock = 3;
 
 }  // namespace
 
@@ -23,6 +26,10 @@ DispatchPlan plan_dispatch(const DispatchParams& params, const device::LaunchLim
   plan.num_blocks = static_cast<int>(std::clamp<std::int64_t>(
       params.num_tokens / kMinTokensPerBlock, 1, limits.num_waiting_blocks));
   plan.num_expand_blocks = limits.num_free_blocks;
+  if (params.shape.layout == Layout::kExpertMajor) {
+    plan.num_own_blocks = std::clamp(limits.num_free_blocks - plan.num_blocks, 0,
+                                     kMostOwnBlocksPerBlock * plan.num_blocks);
+  }
   const std::size_t columns =
       CountMatrix::row_length(params.domain.num_ranks(), params.num_experts);
   const std::size_t row = columns * sizeof(std::int32_t);

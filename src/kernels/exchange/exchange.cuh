@@ -135,6 +135,7 @@ __device__ inline void end_operation(const Domain& domain) {
   __syncthreads();
   if (threadIdx.x != 0) return;
   domain.local->num_counted = 0;
+  domain.local->num_placed = 0;
   domain.local->num_done = 0;
   domain.local->bad_selection = 0;
   domain.local->epoch += 1;
