@@ -8,8 +8,9 @@
 # under an MPS daemon of our own, without which processes take turns on a GPU.
 # TEST_PATTERN: a regular expression for full names of C++ tests; "none" runs none. PYTHON_TESTS: in
 # the environment, an expression for pytest's -k; "none" runs no Python test. BENCH=none in the
-# environment leaves the benchmark out. Leaves tests.txt, python.txt and bench.json in the folder and
-# prints a short summary last.
+# environment leaves the benchmarks out; BENCH_LL: options of the low latency one, "none" leaves it
+# out. Leaves tests.txt, python.txt, bench.json and bench_ll.json in the folder and prints a short
+# summary last.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 output="${1:?usage: gpu_check.sh OUTPUT_FOLDER [TEST_PATTERN] [BENCH_OPTIONS...]}"
@@ -24,6 +25,7 @@ seconds_per_test="${SECONDS_PER_TEST:-60}"
 seconds_for_python="${SECONDS_FOR_PYTHON:-300}"
 python_status=0
 bench_status=0
+bench_ll_status=0
 results="$output/tests.txt"
 : >"$results"
 
@@ -82,6 +84,11 @@ CUDA_MPS_LOG_DIRECTORY="$(mktemp -d)"
 nvidia-cuda-mps-control -d
 run_tests processes
 run_python_tests
+if [[ "${BENCH:-}" != none && "${BENCH_LL:-}" != none ]]; then
+  # shellcheck disable=SC2086 # options are separate words
+  "$bundle/moelink_cuda_bench" --mode ll --output "$output/bench_ll.json" ${BENCH_LL:-}
+  bench_ll_status=$?
+fi
 echo quit | nvidia-cuda-mps-control >/dev/null
 unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
 
@@ -92,7 +99,7 @@ if [[ "${BENCH:-}" != none ]]; then
 fi
 echo
 num_failed="$(grep -c '^FAIL' "$results")"
-echo "tests: $(grep -c '^ok' "$results") passed, $num_failed failed; benchmark: exit code $bench_status"
+echo "tests: $(grep -c '^ok' "$results") passed, $num_failed failed; benchmarks: exit codes $bench_status, $bench_ll_status"
 grep '^FAIL' "$results"
 echo "$python_summary"
-((num_failed == 0 && bench_status == 0 && python_status == 0))
+((num_failed == 0 && bench_status == 0 && bench_ll_status == 0 && python_status == 0))

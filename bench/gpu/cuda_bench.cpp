@@ -1,7 +1,9 @@
 // GPU time of the high-throughput operations, ranks being threads of this process.
 //
 //   moelink_cuda_bench [--ranks 2] [--tokens 4096] [--hidden 7168] [--sms 4,8,16] [--output F]
+//   moelink_cuda_bench --mode ll [--tokens 128,16] [--experts 288] [--topk 8] [--long] ...
 //
+// The second form is for the low latency operations (cuda_bench_low_latency.hpp).
 // Operations are queued back to back, so that no launch is waited for; an operation's time is that
 // of its slowest rank, from the end of the one before. All results are checked on the host.
 #include <cuda_runtime_api.h>
@@ -19,6 +21,7 @@
 #include <vector>
 
 #include "base/cuda/owners.hpp"
+#include "cuda_bench_low_latency.hpp"
 #include "cuda_bench_rank.hpp"
 
 namespace moelink::bench {
@@ -26,6 +29,7 @@ namespace {
 
 // Up to so many, the host's part of an operation takes longer than the GPU's.
 constexpr std::int64_t kFewTokens = 512;
+constexpr int kManyLaunches = 1000;  // enough for a 99th percentile
 
 struct Options {
   int ranks = 2;
@@ -57,6 +61,39 @@ Options parse(int count, char** arguments) {
     if (name == "--output") options.output = value;
   }
   return options;
+}
+
+LowLatencyOptions parse_low_latency(int count, char** arguments) {
+  LowLatencyOptions options;
+  for (int i = 1; i < count; ++i) {
+    const std::string name = arguments[i];
+    const std::string value = i + 1 < count ? arguments[i + 1] : "";
+    if (name == "--ranks") options.ranks = std::stoi(value);
+    if (name == "--hidden") options.hidden = std::stoll(value);
+    if (name == "--experts") options.num_experts = std::stoi(value);
+    if (name == "--topk") options.num_topk = std::stoi(value);
+    if (name == "--sms") options.sms = numbers_of(value);
+    if (name == "--output") options.output = value;
+    if (name == "--long") options.num_launches = kManyLaunches;
+    if (name == "--tokens") {
+      const std::vector<int> tokens = numbers_of(value);
+      options.tokens.assign(tokens.begin(), tokens.end());
+    }
+  }
+  return options;
+}
+
+bool is_low_latency(int count, char** arguments) {
+  for (int i = 1; i + 1 < count; ++i) {
+    if (std::string(arguments[i]) == "--mode") return std::string(arguments[i + 1]) == "ll";
+  }
+  return false;
+}
+
+std::string command_of(int count, char** arguments) {
+  std::string command = "moelink_cuda_bench";
+  for (int i = 1; i < count; ++i) command += std::string(" ") + arguments[i];
+  return command;
 }
 
 // Runs `body` as every rank; the first exception ends the program with its text.
@@ -195,11 +232,14 @@ int main(int count, char** arguments) {
   using namespace moelink::bench;
   ::setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
   ::setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+  if (is_low_latency(count, arguments)) {
+    LowLatencyOptions options = parse_low_latency(count, arguments);
+    options.command = command_of(count, arguments);
+    return run_low_latency_bench(options);
+  }
   const Options options = parse(count, arguments);
   nlohmann::json document{{"machine", machine_text()}, {"date", today()}};
-  std::string command = "moelink_cuda_bench";
-  for (int i = 1; i < count; ++i) command += std::string(" ") + arguments[i];
-  document["command"] = command;
+  document["command"] = command_of(count, arguments);
   std::cout << fmt::format("{}, {} ranks, hidden {}\n", machine_text(), options.ranks,
                            options.hidden);
   std::cout << fmt::format("{:<16} {:<5} {:<13} {:>6} {:>4} {:>8} {:>8} {:>8} {:>8}  {:<4} {}\n",
