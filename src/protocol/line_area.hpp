@@ -38,14 +38,16 @@ MOELINK_HD constexpr std::size_t num_lines(LineFormat format, std::size_t bytes)
 
 // The words that a vector of a message carries, as offsets in the message.
 struct LineWords {
-  std::size_t first;
+  std::uint32_t first;
   bool has_second;  // at first + kLineWordBytes
 };
 MOELINK_HD constexpr LineWords words_of_vector(LineFormat format, int vector) {
-  const auto v = static_cast<std::size_t>(vector);
-  if (format == LineFormat::kSplit) return {v * kLineWordBytes, false};
-  const std::size_t place = v % kVectorsPerLine;
-  return {v / kVectorsPerLine * line_data_bytes(format) + place * kLineVectorBytes,
+  const auto v = static_cast<std::uint32_t>(vector);
+  constexpr auto kWord = static_cast<std::uint32_t>(kLineWordBytes);
+  if (format == LineFormat::kSplit) return {v * kWord, false};
+  const std::uint32_t place = v % kVectorsPerLine;
+  return {v / kVectorsPerLine * static_cast<std::uint32_t>(line_data_bytes(format)) +
+              place * static_cast<std::uint32_t>(kLineVectorBytes),
           place + 1 < kVectorsPerLine};
 }
 
@@ -138,13 +140,6 @@ struct LineArea {
 
   friend constexpr bool operator==(const LineArea&, const LineArea&) = default;
 
- private:
-  MOELINK_HD constexpr std::size_t message_stride(std::size_t bytes) const {
-    return num_lines(format, bytes) * kLineBytes;
-  }
-  MOELINK_HD constexpr std::size_t control_stride() const {
-    return message_stride(control_bytes(max_local_experts));
-  }
   MOELINK_HD constexpr std::size_t half_offset(Epoch epoch) const {
     return epoch.value() % kNumLowLatencyHalves * half_bytes();
   }
@@ -154,6 +149,14 @@ struct LineArea {
   MOELINK_HD constexpr std::size_t returns_offset_in_half() const {
     return rows_offset_in_half() + static_cast<std::size_t>(num_ranks) *
                                        static_cast<std::size_t>(max_tokens) * row_stride();
+  }
+  MOELINK_HD constexpr std::size_t control_stride() const {
+    return message_stride(control_bytes(max_local_experts));
+  }
+
+ private:
+  MOELINK_HD constexpr std::size_t message_stride(std::size_t bytes) const {
+    return num_lines(format, bytes) * kLineBytes;
   }
 };
 

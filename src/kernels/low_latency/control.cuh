@@ -48,8 +48,8 @@ template <class Line>
 __device__ void send_control(const LowLatencyLink& link, Rank peer, const LowLatencyHeader& header,
                              const std::int32_t* counts, int num_counts) {
   const Epoch epoch(header.epoch);
-  auto* const to = reinterpret_cast<uint4*>(link.area_of(peer) +
-                                            link.area.control_offset(epoch, link.domain.rank));
+  auto* const to = reinterpret_cast<uint4*>(
+      link.area_of(peer) + link.lines.control_offset(epoch, link.domain.rank.value()));
   const int count = control_vectors<Line>(num_counts);
   for (int v = static_cast<int>(threadIdx.x % warpSize); v < count; v += warpSize) {
     const LineWords words = words_of_vector(Line::kFormat, v);
@@ -78,7 +78,7 @@ __device__ Arrival await_control(const LowLatencyLink& link, const device::LineT
                                  LowLatencyHeader& header, std::int32_t* counts, int num_counts) {
   const Rank self = link.domain.rank;
   const auto* const from = reinterpret_cast<const uint4*>(
-      link.area_of(self) + link.area.control_offset(target.epoch, target.wait.peer));
+      link.area_of(self) + link.lines.control_offset(target.epoch, target.wait.peer.value()));
   const int count = control_vectors<Line>(num_counts);
   device::LineBatch<Line, kControlSteps> batch;
   for (int first = 0; first < count; first += kControlVectors) {

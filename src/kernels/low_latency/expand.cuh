@@ -8,7 +8,6 @@
 
 namespace moelink::kernels {
 
-constexpr int kPartVectors = kRowSteps * 32;
 constexpr int kMaxHeaderWords32 = 2 + 2 * kMaxTopk;
 
 // What a block knows of all that it receives. Shared memory.
@@ -80,22 +79,14 @@ __device__ inline void hand_out_sources(const LowLatencyDispatchParams& params,
   }
 }
 
-// Where a selection's row goes among the output rows.
-struct OutputRow {
-  std::int32_t group = -1;  // -1: nowhere
-  std::int32_t index = 0;   // in the group
-
-  __device__ std::int32_t row(std::int32_t rows_per_group) const {
-    return group < 0 ? -1 : group * rows_per_group + index;
-  }
-};
-
-// A row on its arrival: the i-th of `source`.
+// A row on its arrival: the i-th of `source`. The lane with a selection's number knows where the
+// row goes: row `index` of output group `group`; group -1: nowhere.
 struct ArrivingRow {
   int source;
   int i;
   int token;
-  OutputRow of_lane;  // of the selection with the lane's number
+  int group_of_lane;
+  int index_of_lane;
   int local_of_lane;
   float weight_of_lane;
 };
@@ -106,24 +97,32 @@ __device__ inline void resolve_row(const LowLatencyDispatchParams& params, const
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   const int num_topk = params.link.area.num_topk;
   row.token = static_cast<int>(words[0]);
-  row.local_of_lane = -1;
+  row.group_of_lane = -1;
+  row.index_of_lane = 0;
   row.weight_of_lane = 0.0F;
-  row.of_lane = {};
   WireSelection selection;
   if (lane < num_topk) {
     selection = WireSelection::unpack(words[2 + lane]);
-    row.local_of_lane = selection.local;
     row.weight_of_lane = __uint_as_float(words[2 + num_topk + lane]);
   }
+  row.local_of_lane = selection.local;
   const unsigned chosen = __ballot_sync(~0U, selection.local >= 0);
   if (params.layout == LowLatencyLayout::kPerRank) {
-    if (lane == __ffs(static_cast<int>(chosen)) - 1) row.of_lane = {row.source, row.i};
+    if (lane != __ffs(static_cast<int>(chosen)) - 1) return;
+    row.group_of_lane = row.source;
+    row.index_of_lane = row.i;
     return;
   }
   if (selection.local < 0) return;
-  const std::int32_t first =
-      incoming.heard.counts[row.source * incoming.heard.num_counts + selection.local];
-  row.of_lane = {selection.local, first + selection.index};
+  row.group_of_lane = selection.local;
+  row.index_of_lane =
+      incoming.heard.counts[row.source * incoming.heard.num_counts + selection.local] +
+      selection.index;
+}
+
+__device__ inline int output_row_of_lane(const LowLatencyDispatchParams& params,
+                                         const ArrivingRow& row) {
+  return row.group_of_lane < 0 ? -1 : row.group_of_lane * params.rows_per_group + row.index_of_lane;
 }
 
 // One warp: what goes with the row, written once.
@@ -131,8 +130,8 @@ __device__ inline void describe_row(const LowLatencyDispatchParams& params,
                                     const ArrivingRow& row) {
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   const LineArea& area = params.link.area;
-  const std::int64_t at = std::int64_t{row.source} * area.max_tokens + row.i;
-  const std::int32_t out = row.of_lane.row(params.rows_per_group);
+  const int at = row.source * area.max_tokens + row.i;
+  const int out = output_row_of_lane(params, row);
   if (lane == 0) params.memory.source_token[at] = row.token;
   if (out >= 0) {
     params.src_info[out] = row.token;
@@ -140,7 +139,7 @@ __device__ inline void describe_row(const LowLatencyDispatchParams& params,
     if (params.src_weight != nullptr) params.src_weight[out] = row.weight_of_lane;
   }
   if (lane >= area.num_topk) return;
-  const std::int64_t selection = at * area.num_topk + lane;
+  const int selection = at * area.num_topk + lane;
   params.memory.rows[selection] = out;
   if (params.memory.weights != nullptr) params.memory.weights[selection] = row.weight_of_lane;
   if (params.recv_topk_idx != nullptr) params.recv_topk_idx[selection] = row.local_of_lane;
@@ -149,52 +148,90 @@ __device__ inline void describe_row(const LowLatencyDispatchParams& params,
   }
 }
 
-// Two scales, the first of which is number `column`.
-__device__ inline void store_scales(const LowLatencyDispatchParams& params, const OutputRow& to,
-                                    std::int32_t column, std::uint64_t word) {
-  std::int32_t* const at =
-      params.recv_scales +
-      (std::int64_t{to.group} * params.num_scales + column) * params.rows_per_group + to.index;
-  if (column < params.num_scales) at[0] = static_cast<std::int32_t>(word);
-  if (column + 1 < params.num_scales) {
-    at[params.rows_per_group] = static_cast<std::int32_t>(word >> 32);
+// Two scales at `offset` in the scales of a row, to every output row of the token. One warp; lanes
+// whose word is no scale have an offset beyond them.
+__device__ inline void store_scales(const LowLatencyDispatchParams& params, const ArrivingRow& row,
+                                    std::uint32_t offset, std::uint64_t word) {
+  const int column = static_cast<int>(offset / sizeof(std::int32_t));
+  for (unsigned left = __ballot_sync(~0U, row.group_of_lane >= 0); left != 0; left &= left - 1) {
+    const int from = __ffs(static_cast<int>(left)) - 1;
+    const int group = __shfl_sync(~0U, row.group_of_lane, from);
+    const int index = __shfl_sync(~0U, row.index_of_lane, from);
+    std::int32_t* const at =
+        params.recv_scales +
+        (std::int64_t{group} * params.num_scales + column) * params.rows_per_group + index;
+    if (column < params.num_scales) at[0] = static_cast<std::int32_t>(word);
+    if (column + 1 < params.num_scales) {
+      at[params.rows_per_group] = static_cast<std::int32_t>(word >> 32);
+    }
   }
 }
 
-// The word at `offset` of a row's message, to the output row `to`.
-__device__ inline void store_word(const LowLatencyDispatchParams& params, const RowBody& body,
-                                  const OutputRow& to, std::size_t offset, std::uint64_t word) {
-  const std::size_t header_bytes = RowHeader::bytes(params.link.area.num_topk);
-  if (offset < header_bytes) return;
-  const std::size_t at = offset - header_bytes;
-  if (at < body.scale_bytes) {
-    store_scales(params, to, static_cast<std::int32_t>(at / sizeof(std::int32_t)), word);
-    return;
+// One warp: the scales in the first part of a row.
+template <class Line>
+__device__ void store_mixed(const LowLatencyDispatchParams& params, const ArrivingRow& row,
+                            int count, const device::LineBatch<Line, kRowSteps>& part) {
+  constexpr std::uint32_t kBeyond = ~0U / 2;
+  const LinePlan& lines = params.link.lines;
+#pragma unroll
+  for (int step = 0; step < kRowSteps; ++step) {
+    if (step >= lines.mixed_steps) return;
+    const int v = step * warpSize + static_cast<int>(threadIdx.x % warpSize);
+    const LineWords words = words_of_vector(Line::kFormat, v);
+    const auto offset = [&](std::uint32_t at, bool exists) {
+      const bool is_scale =
+          exists && v < count && at >= lines.header_bytes && at < lines.body_start;
+      return is_scale ? at - lines.header_bytes : kBeyond;
+    };
+    store_scales(params, row, offset(words.first, true), Line::first(part.values[step]));
+    store_scales(params, row,
+                 offset(words.first + static_cast<std::uint32_t>(kLineWordBytes), words.has_second),
+                 Line::second(part.values[step]));
   }
-  const std::size_t in_payload = at - body.scale_bytes;
-  if (in_payload >= body.payload_bytes) return;
-  const auto row = static_cast<std::size_t>(to.row(params.rows_per_group));
-  *reinterpret_cast<std::uint64_t*>(params.recv_x + row * body.payload_bytes + in_payload) = word;
 }
+
+// Which words of a part a lane writes: bit s for that of step s.
+struct PayloadWords {
+  std::int32_t offset;  // of the first word of step 0 in the payload; may lie before it
+  unsigned firsts = 0;
+  unsigned seconds = 0;
+
+  template <class Line>
+  static __device__ PayloadWords make(const LinePlan& lines, int first, int count) {
+    const int lane = static_cast<int>(threadIdx.x % warpSize);
+    const LineWords words = words_of_vector(Line::kFormat, first + lane);
+    PayloadWords made{static_cast<std::int32_t>(words.first - lines.body_start)};
+#pragma unroll
+    for (int step = 0; step < kRowSteps; ++step) {
+      const std::int32_t at =
+          made.offset + step * static_cast<std::int32_t>(StepBytes<Line>::value);
+      const auto is_payload = [&](std::int32_t offset) {
+        return offset >= 0 && offset < static_cast<std::int32_t>(lines.payload_bytes);
+      };
+      if (step * warpSize + lane >= count) break;
+      if (is_payload(at)) made.firsts |= 1U << step;
+      if (words.has_second && is_payload(at + 8)) made.seconds |= 1U << step;
+    }
+    return made;
+  }
+};
 
 // One warp: a part of a row that has arrived, to every output row that the token has.
 template <class Line>
-__device__ void store_part(const LowLatencyDispatchParams& params, const RowBody& body,
-                           const ArrivingRow& row, int first, int count,
+__device__ void store_part(const LowLatencyDispatchParams& params, const ArrivingRow& row,
+                           const PayloadWords& words,
                            const device::LineBatch<Line, kRowSteps>& part) {
-  const int lane = static_cast<int>(threadIdx.x % warpSize);
-  for (unsigned left = __ballot_sync(~0U, row.of_lane.group >= 0); left != 0; left &= left - 1) {
-    const int from = __ffs(static_cast<int>(left)) - 1;
-    const OutputRow to{__shfl_sync(~0U, row.of_lane.group, from),
-                       __shfl_sync(~0U, row.of_lane.index, from)};
+  const int out_of_lane = output_row_of_lane(params, row);
+  for (unsigned left = __ballot_sync(~0U, out_of_lane >= 0); left != 0; left &= left - 1) {
+    const int out = __shfl_sync(~0U, out_of_lane, __ffs(static_cast<int>(left)) - 1);
+    std::byte* const to =
+        params.recv_x +
+        std::uint64_t{params.link.lines.payload_bytes} * static_cast<unsigned>(out) + words.offset;
 #pragma unroll
     for (int step = 0; step < kRowSteps; ++step) {
-      const int v = step * warpSize + lane;
-      if (v >= count) break;
-      const LineWords words = words_of_vector(Line::kFormat, first + v);
-      store_word(params, body, to, words.first, Line::first(part.values[step]));
-      if (!words.has_second) continue;
-      store_word(params, body, to, words.first + kLineWordBytes, Line::second(part.values[step]));
+      auto* const at = reinterpret_cast<std::uint64_t*>(to + step * StepBytes<Line>::value);
+      if ((words.firsts >> step & 1U) != 0) at[0] = Line::first(part.values[step]);
+      if ((words.seconds >> step & 1U) != 0) at[1] = Line::second(part.values[step]);
     }
   }
 }
@@ -230,14 +267,11 @@ template <class Line>
 __device__ bool receive_part(const LowLatencyDispatchParams& params, Epoch epoch,
                              const Incoming& incoming, ArrivingRow& row, int part) {
   const LowLatencyLink& link = params.link;
-  const RowBody body = RowBody::make(link.header.format, link.area.hidden);
-  const std::size_t bytes = RowHeader::bytes(link.area.num_topk) + body.bytes();
-  const int total = static_cast<int>(num_lines(Line::kFormat, bytes)) * kVectorsPerLine;
   const int first = part * kPartVectors;
-  const int count = min(total - first, kPartVectors);
+  const int count = min(link.lines.row_vectors - first, kPartVectors);
   const auto* const message = reinterpret_cast<const uint4*>(
       link.area_of(link.domain.rank) +
-      link.area.row_offset(epoch, Rank(row.source), static_cast<std::size_t>(row.i)));
+      link.lines.row_offset(epoch, row.source * link.area.max_tokens + row.i));
   const device::LineTarget target =
       line_target(link, Stage::kReceive, Rank(row.source), epoch, device::OnLoss::kRaise);
   device::LineBatch<Line, kRowSteps> batch;
@@ -247,11 +281,13 @@ __device__ bool receive_part(const LowLatencyDispatchParams& params, Epoch epoch
   if (await_header<Line>(link, target, message, words) != Arrival::kArrived) return false;
   resolve_row(params, incoming, words, row);
   if (part == 0) describe_row(params, row);
+  const PayloadWords payload = PayloadWords::make<Line>(link.lines, first, count);
   if (device::await_lines(link.domain, target, message + first, count, batch) !=
       Arrival::kArrived) {
     return false;
   }
-  store_part<Line>(params, body, row, first, count, batch);
+  store_part<Line>(params, row, payload, batch);
+  if (part == 0 && params.recv_scales != nullptr) store_mixed<Line>(params, row, count, batch);
   return true;
 }
 
@@ -260,10 +296,7 @@ template <class Line>
 __device__ void receive_rows(const LowLatencyDispatchParams& params, Epoch epoch,
                              const Incoming& incoming) {
   const LowLatencyLink& link = params.link;
-  const RowBody body = RowBody::make(link.header.format, link.area.hidden);
-  const std::size_t bytes = RowHeader::bytes(link.area.num_topk) + body.bytes();
-  const int total = static_cast<int>(num_lines(Line::kFormat, bytes)) * kVectorsPerLine;
-  const int num_parts = (total + kPartVectors - 1) / kPartVectors;
+  const int num_parts = link.lines.row_parts;
   const int num_units = incoming.first_unit[link.num_ranks()] * num_parts;
   const int stride = static_cast<int>(gridDim.x) * LowLatencyRoles::kNumWarps;
   // Neighbouring units go to different blocks: their memory is read by several SMs at once.

@@ -6,6 +6,7 @@
 
 #include "device/domain.hpp"
 #include "kernels/dispatch/params.hpp"
+#include "kernels/low_latency/line_plan.hpp"
 #include "moelink/config.hpp"
 #include "moelink/low_latency.hpp"
 #include "protocol/line_area.hpp"
@@ -35,6 +36,7 @@ MOELINK_HD constexpr bool receives(LowLatencyPhase phase) {
 struct LowLatencyLink {
   device::Domain domain;
   LineArea area;
+  LinePlan lines;
   std::byte* const* areas = nullptr;  // [R], device memory: as mapped here
   LowLatencyState* state = nullptr;
   // [R], device memory: 1 for ranks that are left out. Written between operations by the host, and

@@ -43,7 +43,7 @@ struct FinishedRow {
 __device__ inline FinishedRow finished_row(const LowLatencyCombineParams& params, int source,
                                            int i) {
   const LineArea& area = params.link.area;
-  const std::int64_t at = std::int64_t{source} * area.max_tokens + i;
+  const int at = source * area.max_tokens + i;
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   FinishedRow row{source, params.memory.source_token[at], -1, 0.0F};
   if (lane >= area.num_topk) return row;
@@ -52,20 +52,56 @@ __device__ inline FinishedRow finished_row(const LowLatencyCombineParams& params
   return row;
 }
 
-// The word at `offset` of row `row` of x; 0 behind its end.
-__device__ inline std::uint64_t word_of_x(const LowLatencyCombineParams& params, std::int32_t row,
-                                          std::size_t offset) {
-  const std::size_t row_bytes = params.link.area.hidden * 2;
-  if (offset >= row_bytes) return 0;
-  return *reinterpret_cast<const std::uint64_t*>(
-      params.x + static_cast<std::size_t>(row) * row_bytes + offset);
-}
+// Which words of a part of a returned row a lane has: bit s for that of step s. The others are sent
+// as zeros.
+struct ReturnWords {
+  std::uint32_t offset;  // of the first word of step 0
+  unsigned firsts = 0;
+  unsigned seconds = 0;
 
+  template <class Line, int kSteps>
+  static __device__ ReturnWords make(const LinePlan& lines, int first, int count) {
+    const int lane = static_cast<int>(threadIdx.x % warpSize);
+    const LineWords words = words_of_vector(Line::kFormat, first + lane);
+    ReturnWords made{words.first};
+#pragma unroll
+    for (int step = 0; step < kSteps; ++step) {
+      if (step * warpSize + lane >= count) break;
+      const std::uint32_t at = made.offset + step * StepBytes<Line>::value;
+      if (at < lines.return_bytes) made.firsts |= 1U << step;
+      if (words.has_second && at + 8 < lines.return_bytes) made.seconds |= 1U << step;
+    }
+    return made;
+  }
+  __device__ bool has_first(int step) const { return (firsts >> step & 1U) != 0; }
+  __device__ bool has_second(int step) const { return (seconds >> step & 1U) != 0; }
+};
+
+// The lane's words of one part of a row of x.
 template <class Line>
-__device__ uint4* return_slot(const LowLatencyLink& link, Epoch epoch, const FinishedRow& row,
-                              int k) {
-  return reinterpret_cast<uint4*>(link.area_of(Rank(row.source)) +
-                                  link.area.return_offset(epoch, TokenIdx(row.token), k));
+struct RowWords {
+  std::uint64_t first[kRowSteps];
+  std::uint64_t second[kRowSteps];
+
+  __device__ void load(const LowLatencyCombineParams& params, const ReturnWords& words, int row) {
+    const std::byte* const from =
+        params.x + std::uint64_t{params.link.lines.return_bytes} * static_cast<unsigned>(row) +
+        words.offset;
+#pragma unroll
+    for (int step = 0; step < kRowSteps; ++step) {
+      const auto* const at =
+          reinterpret_cast<const std::uint64_t*>(from + step * StepBytes<Line>::value);
+      first[step] = words.has_first(step) ? at[0] : 0;
+      second[step] = words.has_second(step) ? at[1] : 0;
+    }
+  }
+};
+
+__device__ inline uint4* return_slot(const LowLatencyLink& link, Epoch epoch,
+                                     const FinishedRow& row, int k) {
+  return reinterpret_cast<uint4*>(
+      link.area_of(Rank(row.source)) +
+      link.lines.return_offset(epoch, row.token * link.area.num_topk + k));
 }
 
 // One warp: vectors [first, first + count) of each row that the token has here.
@@ -73,25 +109,20 @@ template <class Line>
 __device__ void return_each(const LowLatencyCombineParams& params, Epoch epoch,
                             const FinishedRow& row, int first, int count) {
   const int lane = static_cast<int>(threadIdx.x % warpSize);
+  const ReturnWords words = ReturnWords::make<Line, kRowSteps>(params.link.lines, first, count);
+#pragma unroll 1
   for (unsigned left = __ballot_sync(~0U, row.row_of_lane >= 0); left != 0; left &= left - 1) {
     const int k = __ffs(static_cast<int>(left)) - 1;
-    const std::int32_t from = __shfl_sync(~0U, row.row_of_lane, k);
-    uint4* const to = return_slot<Line>(params.link, epoch, row, k);
-    std::uint64_t held[kRowSteps][2];
-#pragma unroll
-    for (int step = 0; step < kRowSteps; ++step) {
-      const LineWords words = words_of_vector(Line::kFormat, first + step * warpSize + lane);
-      const bool exists = step * warpSize + lane < count;
-      held[step][0] = exists ? word_of_x(params, from, words.first) : 0;
-      held[step][1] =
-          exists && words.has_second ? word_of_x(params, from, words.first + kLineWordBytes) : 0;
-    }
+    RowWords<Line> held;
+    held.load(params, words, __shfl_sync(~0U, row.row_of_lane, k));
+    uint4* const to = return_slot(params.link, epoch, row, k) + first;
 #pragma unroll
     for (int step = 0; step < kRowSteps; ++step) {
       const int v = step * warpSize + lane;
-      if (v >= count) break;
-      device::store_vector(to + first + v,
-                           Line::seal(held[step][0], held[step][1], first + v, epoch));
+      if (v < count) {
+        device::store_vector(to + v,
+                             Line::seal(held.first[step], held.second[step], first + v, epoch));
+      }
     }
   }
 }
@@ -104,45 +135,38 @@ __device__ void return_sum(const LowLatencyCombineParams& params, Epoch epoch,
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   const unsigned terms = __ballot_sync(~0U, row.row_of_lane >= 0);
   if (terms == 0) return;
+  const ReturnWords words = ReturnWords::make<Line, kRowSteps>(params.link.lines, first, count);
   float sums[kRowSteps][2 * kChannelsPerWord] = {};
 #pragma unroll 2
   for (unsigned left = terms; left != 0; left &= left - 1) {
     const int k = __ffs(static_cast<int>(left)) - 1;
-    const std::int32_t from = __shfl_sync(~0U, row.row_of_lane, k);
     const float weight = __shfl_sync(~0U, row.weight_of_lane, k);
+    RowWords<Line> held;
+    held.load(params, words, __shfl_sync(~0U, row.row_of_lane, k));
 #pragma unroll
     for (int step = 0; step < kRowSteps; ++step) {
-      const LineWords words = words_of_vector(Line::kFormat, first + step * warpSize + lane);
-      if (step * warpSize + lane >= count) break;
-      add_weighted(sums[step], word_of_x(params, from, words.first), weight);
-      if (!words.has_second) continue;
-      add_weighted(sums[step] + kChannelsPerWord,
-                   word_of_x(params, from, words.first + kLineWordBytes), weight);
+      add_weighted(sums[step], held.first[step], weight);
+      add_weighted(sums[step] + kChannelsPerWord, held.second[step], weight);
     }
   }
-  uint4* const to = return_slot<Line>(params.link, epoch, row, __ffs(static_cast<int>(terms)) - 1);
+  uint4* const to =
+      return_slot(params.link, epoch, row, __ffs(static_cast<int>(terms)) - 1) + first;
 #pragma unroll
   for (int step = 0; step < kRowSteps; ++step) {
     const int v = step * warpSize + lane;
-    if (v >= count) break;
-    device::store_vector(to + first + v,
-                         Line::seal(pack_word(sums[step]), pack_word(sums[step] + kChannelsPerWord),
-                                    first + v, epoch));
+    if (v < count) {
+      device::store_vector(
+          to + v, Line::seal(pack_word(sums[step]), pack_word(sums[step] + kChannelsPerWord),
+                             first + v, epoch));
+    }
   }
-}
-
-// Vectors of a returned row.
-template <class Line>
-__device__ int return_vectors(const LowLatencyLink& link) {
-  return static_cast<int>(num_lines(Line::kFormat, link.area.hidden * 2)) * kVectorsPerLine;
 }
 
 // All threads of a block: its share of the rows that have been received, source by source.
 template <class Line>
 __device__ void return_rows(const LowLatencyCombineParams& params, Epoch epoch) {
   const LowLatencyLink& link = params.link;
-  const int total = return_vectors<Line>(link);
-  const int num_parts = (total + kPartVectors - 1) / kPartVectors;
+  const int num_parts = link.lines.return_parts;
   const int stride = static_cast<int>(gridDim.x) * LowLatencyRoles::kNumWarps;
   int unit = static_cast<int>(threadIdx.x / warpSize * gridDim.x + blockIdx.x);
   int before = 0;  // units of the sources before
@@ -153,7 +177,7 @@ __device__ void return_rows(const LowLatencyCombineParams& params, Epoch epoch) 
       if (skips) continue;
       const int i = (unit - before) / num_parts;
       const int first = (unit - before - i * num_parts) * kPartVectors;
-      const int count = min(total - first, kPartVectors);
+      const int count = min(link.lines.return_vectors - first, kPartVectors);
       const FinishedRow row = finished_row(params, source, i);
       if (params.sums_here) {
         return_sum<Line>(params, epoch, row, first, count);

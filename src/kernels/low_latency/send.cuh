@@ -68,30 +68,27 @@ __device__ inline void store_body(const LowLatencyLink& link, const HeldRow& row
 // All threads of a block: sends the image to its targets.
 template <class Line>
 __device__ void send_image(const LowLatencyLink& link, Epoch epoch, const TokenImage& image) {
-  const std::size_t header_bytes = RowHeader::bytes(link.area.num_topk);
-  const RowBody body = RowBody::make(link.header.format, link.area.hidden);
-  const int count =
-      static_cast<int>(num_lines(Line::kFormat, header_bytes + body.bytes())) * kVectorsPerLine;
-  const int num_steps = (count + warpSize - 1) / warpSize;
-  const int num_targets = image.targets->count;
-  for (int unit = static_cast<int>(threadIdx.x / warpSize); unit < num_targets * num_steps;
-       unit += LowLatencyRoles::kNumWarps) {
-    const int target = unit / num_steps;
-    const int v = (unit - target * num_steps) * warpSize + static_cast<int>(threadIdx.x % warpSize);
-    if (v >= count) continue;
-    const std::byte* const header = image.headers + static_cast<std::size_t>(target) * header_bytes;
-    const auto word = [&](std::size_t at) {
-      const std::byte* const from =
-          at < header_bytes ? header + at : image.body + (at - header_bytes);
-      return *reinterpret_cast<const std::uint64_t*>(from);
+  const LinePlan& lines = link.lines;
+  const int lane = static_cast<int>(threadIdx.x % warpSize);
+  const int first_row = link.domain.rank.value() * link.area.max_tokens;
+  for (int target = 0; target < image.targets->count; ++target) {
+    const std::byte* const header =
+        image.headers + static_cast<unsigned>(target) * lines.header_bytes;
+    const std::byte* const body = image.body - lines.header_bytes;
+    const auto word = [&](std::uint32_t at) {
+      const std::byte* const from = at < lines.header_bytes ? header : body;
+      return *reinterpret_cast<const std::uint64_t*>(from + at);
     };
-    const LineWords words = words_of_vector(Line::kFormat, v);
-    const std::uint64_t second = words.has_second ? word(words.first + kLineWordBytes) : 0;
-    const auto slot = static_cast<std::size_t>(image.targets->slot[target]);
-    std::byte* const row = link.area_of(Rank(image.targets->rank[target])) +
-                           link.area.row_offset(epoch, link.domain.rank, slot);
-    device::store_vector(reinterpret_cast<uint4*>(row) + v,
-                         Line::seal(word(words.first), second, v, epoch));
+    auto* const row =
+        reinterpret_cast<uint4*>(link.area_of(Rank(image.targets->rank[target])) +
+                                 lines.row_offset(epoch, first_row + image.targets->slot[target]));
+    // Each warp has the same vectors of all targets.
+    for (int v = static_cast<int>(threadIdx.x / warpSize) * warpSize + lane; v < lines.row_vectors;
+         v += LowLatencyRoles::kNumThreads) {
+      const LineWords words = words_of_vector(Line::kFormat, v);
+      const std::uint64_t second = words.has_second ? word(words.first + kLineWordBytes) : 0;
+      device::store_vector(row + v, Line::seal(word(words.first), second, v, epoch));
+    }
   }
 }
 

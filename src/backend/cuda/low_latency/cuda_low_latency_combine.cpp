@@ -81,6 +81,7 @@ void CudaLowLatencyCombine::launch(kernels::LowLatencyPhase phase, cudaStream_t 
   kernels::LowLatencyCombineParams launched = params();
   launched.link.phase = phase;
   if (!kernels::sends(phase)) launched.link.age = context_.low_latency.num_sent - number_;
+  launched.link.lines = kernels::LinePlan::make(launched.link.area, kWireBFloat16);
   const kernels::LowLatencyPlan plan =
       kernels::plan_low_latency(launched, low_latency_blocks(context_, config_.stream));
   kernels::launch_low_latency(launched, plan, stream);

@@ -159,6 +159,7 @@ void CudaLowLatencyDispatch::launch(kernels::LowLatencyPhase phase, cudaStream_t
   kernels::LowLatencyDispatchParams launched = params();
   launched.link.phase = phase;
   if (!kernels::sends(phase)) launched.link.age = context_.low_latency.num_sent - number_;
+  launched.link.lines = kernels::LinePlan::make(launched.link.area, launched.link.header.format);
   const kernels::LowLatencyPlan plan =
       kernels::plan_low_latency(launched, low_latency_blocks(context_, config_.stream));
   kernels::launch_low_latency(launched, plan, stream);
