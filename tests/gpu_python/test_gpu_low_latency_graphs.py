@@ -7,7 +7,7 @@ import moelink
 import pytest
 import torch
 from gpu_ranks import DEVICE, RankPool
-from low_latency_cases import Round, Shape, current_stream, open_low_latency, synchronize
+from low_latency_cases import Round, Shape, current_stream, open_low_latency, refusal, synchronize
 
 pytestmark = pytest.mark.any_device
 
@@ -207,3 +207,46 @@ def many_layers(group: moelink.Group) -> None:
 @pytest.mark.parametrize("num_ranks", [2, 8])
 def test_a_graph_of_forty_pairs(pool: RankPool, num_ranks: int):
     pool.run(many_layers, num_ranks=num_ranks)
+
+
+def capture_of_a_new_shape(group: moelink.Group) -> None:
+    one = Round(group, SHAPE)
+    with open_low_latency(group) as buffer:
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            one.x.mul_(1)
+            text = refusal(lambda: one.dispatch(buffer))
+        assert "before the capture" in text, text
+        one.check_round_trip(buffer)
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="the CPU has no graphs")
+def test_the_first_call_of_a_shape_cannot_be_captured(pool: RankPool):
+    pool.run(capture_of_a_new_shape, num_ranks=2)
+
+
+def hook_outside_of_its_graph(group: moelink.Group) -> None:
+    """The send half is in a graph, the receive half is in a second one."""
+    one = Round(group, SHAPE)
+    with open_low_latency(group) as buffer:
+        one.check_round_trip(buffer)
+        halves = []
+
+        def send() -> Outputs:
+            halves.append(one.dispatch(buffer, return_hook=True))
+            return []
+
+        def receive() -> Outputs:
+            halves[-1].hook()
+            return [("received", halves[-1])]
+
+        graphs = [Captured(send), Captured(receive)]
+        for i in range(4):
+            graphs[0].replay()
+            check_outputs(one, graphs[1].replay(), f"replay {i}")
+        group.barrier()
+        for graph in graphs:
+            graph.end()
+
+
+def test_the_halves_of_an_operation_may_be_in_two_graphs(pool: RankPool):
+    pool.run(hook_outside_of_its_graph, num_ranks=2)
