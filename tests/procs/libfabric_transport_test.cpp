@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "conformance/forked_bootstrap.hpp"
+#include "conformance/texts.hpp"
 #include "conformance/transport_conformance.hpp"
 #include "transport/chaos/chaos_transport.hpp"
 #include "transport/fabric.hpp"
@@ -44,6 +45,29 @@ INSTANTIATE_TEST_SUITE_P(
                       TransportKind{"ChaosOverLibfabricTcp", run_process_ranks, open_chaos, die,
                                     missing_libfabric, "tcp"}),
     name_of_transport);
+
+// What one rank alone gets wrong, all learn, and no rank waits for another.
+std::vector<std::string> errors_of_opening(const TransportConfig& of_rank_1) {
+  return run_process_ranks(2, [&](Bootstrap& bootstrap) {
+    TransportConfig config;
+    config.provider = "tcp";
+    if (bootstrap.rank() == Rank(1)) config = of_rank_1;
+    open_libfabric_transport(group_of(bootstrap), config, soon());
+  });
+}
+
+TEST(LibfabricTransport, OpeningFailsAlikeAtAllRanks) {
+  if (const std::string missing = missing_libfabric(); !missing.empty()) GTEST_SKIP() << missing;
+  TransportConfig config;
+  config.provider = "sockets";
+  EXPECT_TRUE(all_mention(errors_of_opening(config), {"invalid argument", "rank 1", "sockets"}));
+  config.provider = "tcp";
+  config.near_pci = "ffff:ff:ff.7";
+  EXPECT_TRUE(
+      all_mention(errors_of_opening(config), {"invalid argument", "rank 1", "ffff:ff:ff.7"}));
+  config = TransportConfig{.provider = "shm"};
+  EXPECT_TRUE(all_mention(errors_of_opening(config), {"unsupported", "has no provider"}));
+}
 
 }  // namespace
 }  // namespace moelink::test

@@ -83,13 +83,24 @@ void FabricNic::post_receives() {
   if ((info_->mode & FI_RX_CQ_DATA) == 0) return;
   const std::size_t count = std::min(kMaxPostedReceives, info_->rx_attr->size);
   receives_ = std::make_unique<FabricContext[]>(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    require_success(*info_, "cannot post a receive", post_receive(receives_[i]));
+  for (std::size_t i = 0; i < count; ++i) waiting_receives_.push_back(&receives_[i]);
+  post_waiting_receives();
+}
+
+void FabricNic::post_waiting_receives() {
+  while (!waiting_receives_.empty()) {
+    const ssize_t result = ::fi_recv(endpoint_.get(), nullptr, 0, nullptr, FI_ADDR_UNSPEC,
+                                     &waiting_receives_.back()->context);
+    if (result == -FI_EAGAIN) return;  // after the queue has been read, perhaps
+    require_success(*info_, "cannot post a receive", result);
+    waiting_receives_.pop_back();
   }
 }
 
-ssize_t FabricNic::post_receive(FabricContext& context) {
-  return ::fi_recv(endpoint_.get(), nullptr, 0, nullptr, FI_ADDR_UNSPEC, &context.context);
+void FabricNic::restore_receive(void* context) {
+  if (receives_ == nullptr || context == nullptr) return;
+  waiting_receives_.push_back(static_cast<FabricContext*>(context));
+  post_waiting_receives();
 }
 
 std::string FabricNic::address() const {
@@ -147,6 +158,7 @@ ssize_t FabricNic::write(const FabricWrite& write, FabricContext& context) {
 }
 
 ssize_t FabricNic::read_completions(std::span<fi_cq_data_entry> entries) {
+  post_waiting_receives();
   return ::fi_cq_read(queue_.get(), entries.data(), entries.size());
 }
 

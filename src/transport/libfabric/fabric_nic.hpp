@@ -54,13 +54,14 @@ class FabricNic {
   ssize_t read_completions(std::span<fi_cq_data_entry> entries);
   // The error that made read_completions return -FI_EAVAIL, with the provider's words for it.
   fi_cq_err_entry read_error(std::string& text);
-  // Puts a receive back that a completion has consumed.
-  ssize_t post_receive(FabricContext& context);
+  // Puts a receive back that the arrival of a put has consumed, if this card's arrivals do.
+  void restore_receive(void* context);
 
  private:
   void open_queue(std::size_t num_contexts);
   void open_endpoint();
   void post_receives();
+  void post_waiting_receives();
 
   std::shared_ptr<fi_info> info_;
   // Closed in the opposite order.
@@ -70,7 +71,8 @@ class FabricNic {
   FidOwner<fid_cq> queue_;
   FidOwner<fid_ep> endpoint_;
   std::vector<fi_addr_t> peers_;
-  std::unique_ptr<FabricContext[]> receives_;
+  std::unique_ptr<FabricContext[]> receives_;     // null if arrivals consume none
+  std::vector<FabricContext*> waiting_receives_;  // to be posted
 };
 
 }  // namespace moelink

@@ -118,28 +118,22 @@ PeerRegion LibfabricTransport::import_region(Rank peer, const WireRegion& wire) 
   return regions_.import(peer, wire);
 }
 
-std::vector<LibfabricTransport::Piece> LibfabricTransport::make_pieces(
-    const Put& put, const StripePlan& plan) const {
+LibfabricTransport::Piece LibfabricTransport::make_piece(const Put& put, const StripePlan& plan,
+                                                         std::size_t index) const {
   const RegionTable::Imported& target = regions_.peer(put.target);
-  const std::byte* const source = regions_.local(put.source).data() + put.source_offset;
-  std::vector<Piece> pieces(plan.num_pieces());
-  for (std::size_t i = 0; i < pieces.size(); ++i) {
-    const StripeRange range = plan.piece(i);
-    const std::size_t nic = (next_nic_ + i) % nics_.size();
-    FabricWrite& write = pieces[i].write;
-    pieces[i].nic = nic;
-    write.source = source + range.offset;
-    write.source_descriptor = ::fi_mr_desc(keys_[put.source.index()][nic].get());
-    write.bytes = range.bytes;
-    write.peer = target.peer;
-    write.target = target.wire.address + put.target_offset + range.offset;
-    write.target_key = target.wire.keys[nic % target.wire.num_keys];
-    write.has_immediate = put.arrival.has_value();
-    if (!put.arrival) continue;
-    write.immediate =
-        Immediate::of(*put.arrival, rank(), put.log2_pieces + plan.log2_pieces).word();
-  }
-  return pieces;
+  const StripeRange range = plan.piece(index);
+  Piece piece{.nic = (next_nic_ + index) % nics_.size(), .put_number = window_.num_opened() + 1};
+  FabricWrite& write = piece.write;
+  write.source = regions_.local(put.source).data() + put.source_offset + range.offset;
+  write.source_descriptor = ::fi_mr_desc(keys_[put.source.index()][piece.nic].get());
+  write.bytes = range.bytes;
+  write.peer = target.peer;
+  write.target = target.wire.address + put.target_offset + range.offset;
+  write.target_key = target.wire.keys[piece.nic % target.wire.num_keys];
+  write.has_immediate = put.arrival.has_value();
+  if (!put.arrival) return piece;
+  write.immediate = Immediate::of(*put.arrival, rank(), put.log2_pieces + plan.log2_pieces).word();
+  return piece;
 }
 
 PutResult LibfabricTransport::try_put(const Put& put) {
@@ -152,18 +146,18 @@ PutResult LibfabricTransport::try_put(const Put& put) {
   const StripePlan plan = plan_stripes(put.bytes, limits);
   if (!pending_.empty() || free_contexts_.size() < plan.num_pieces()) return PutResult::kRefused;
 
-  std::vector<Piece> pieces = make_pieces(put, plan);
-  for (Piece& piece : pieces) piece.put_number = window_.num_opened() + 1;
-  const ssize_t result = issue(pieces.front());
+  const ssize_t result = issue(make_piece(put, plan, 0));
   if (result == -FI_EAGAIN) return PutResult::kRefused;
   if (result < 0) {
     note_peer_failure(peer, code_of(static_cast<int>(-result)),
                       "libfabric refused a put: " + fabric_library().describe(result));
     check_peer(peer, "put");
   }
-  window_.open(peer, static_cast<std::uint32_t>(pieces.size()));
-  next_nic_ = (next_nic_ + pieces.size()) % nics_.size();
-  for (std::size_t i = 1; i < pieces.size(); ++i) issue_or_keep(pieces[i]);
+  for (std::size_t i = 1; i < plan.num_pieces(); ++i) later_.push_back(make_piece(put, plan, i));
+  window_.open(peer, static_cast<std::uint32_t>(plan.num_pieces()));
+  next_nic_ = (next_nic_ + plan.num_pieces()) % nics_.size();
+  for (const Piece& piece : later_) issue_or_keep(piece);
+  later_.clear();
   return PutResult::kAccepted;
 }
 
@@ -176,7 +170,7 @@ ssize_t LibfabricTransport::issue(const Piece& piece) {
   return result;
 }
 
-void LibfabricTransport::issue_or_keep(Piece piece) {
+void LibfabricTransport::issue_or_keep(const Piece& piece) {
   const ssize_t result = free_contexts_.empty() ? -FI_EAGAIN : issue(piece);
   if (result == -FI_EAGAIN) return pending_.push_back(piece);
   if (result < 0) fail_piece(piece, result);
@@ -225,17 +219,12 @@ int LibfabricTransport::read_queue(FabricNic& nic) {
 }
 
 void LibfabricTransport::take_completion(FabricNic& nic, const fi_cq_data_entry& entry) {
-  const bool has_arrived = (entry.flags & FI_REMOTE_CQ_DATA) != 0;
-  if (has_arrived) count(entry.data);
-  if (entry.op_context == nullptr) return;
-  auto& context = *static_cast<FabricContext*>(entry.op_context);
-  if (has_arrived) {
-    const ssize_t result = nic.post_receive(context);
-    if (result == 0) return;
-    fail(ErrorCode::kSystem, "rank {}: progress: cannot post a receive on {} again: {}",
-         rank().value(), nic.name(), fabric_library().describe(result));
+  if ((entry.flags & FI_REMOTE_CQ_DATA) != 0) {
+    count(entry.data);
+    nic.restore_receive(entry.op_context);
+  } else if (entry.op_context != nullptr) {
+    release(*static_cast<FabricContext*>(entry.op_context));
   }
-  release(context);
 }
 
 void LibfabricTransport::count(std::uint64_t immediate) {

@@ -53,10 +53,10 @@ class LibfabricTransport final : public Transport {
     std::uint64_t put_number = 0;
   };
 
-  std::vector<Piece> make_pieces(const Put& put, const StripePlan& plan) const;
+  Piece make_piece(const Put& put, const StripePlan& plan, std::size_t index) const;
   // 0, -FI_EAGAIN, or the error, after which the piece is not under way.
   ssize_t issue(const Piece& piece);
-  void issue_or_keep(Piece piece);
+  void issue_or_keep(const Piece& piece);
   void fail_piece(const Piece& piece, ssize_t result);
   int retry_pending();
   int read_queue(FabricNic& nic);
@@ -79,6 +79,7 @@ class LibfabricTransport final : public Transport {
   std::size_t next_nic_ = 0;
   std::vector<FabricContext> contexts_;
   std::vector<FabricContext*> free_contexts_;
+  std::vector<Piece> later_;   // of the put at hand: all but its first
   std::deque<Piece> pending_;  // of accepted puts, that a NIC had no room for
   bool open_ = true;
 };

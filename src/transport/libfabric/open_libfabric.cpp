@@ -28,13 +28,22 @@ Names split_words(const std::string& text) {
   return Names(std::istream_iterator<std::string>(stream), {});
 }
 
+std::string near_path_of(const TransportConfig& config) {
+  if (config.near_pci.empty()) return {};
+  std::string path = device_path_of(config.near_pci);
+  if (!path.empty()) return path;
+  fail(ErrorCode::kInvalidArgument,
+       "near_pci is '{}', expected the PCI address of a device of this machine, such as "
+       "0000:1b:00.0",
+       config.near_pci);
+}
+
 std::unique_ptr<LibfabricTransport> open_own_side(const TransportGroup& group,
                                                   const TransportConfig& config,
                                                   const FabricCandidate& chosen) {
-  const NicWish wish{
-      .near_path = config.near_pci.empty() ? std::string() : device_path_of(config.near_pci),
-      .max_nics = static_cast<std::size_t>(config.max_nics),
-      .turn = group.rank.index()};
+  const NicWish wish{.near_path = near_path_of(config),
+                     .max_nics = static_cast<std::size_t>(config.max_nics),
+                     .turn = group.rank.index()};
   LibfabricTransport::Parts parts;
   const std::vector<std::size_t> nics = plan_nics(chosen.nics, wish);
   for (std::size_t i = 0; i < nics.size() * static_cast<std::size_t>(config.endpoints_per_nic);
