@@ -12,3 +12,6 @@ for source in "${sources[@]}"; do
   name="$(basename "$source" .cpp)"
   "build/cpu/bench/$name" --benchmark_out="build/bench/$name.json" --benchmark_out_format=json
 done
+if [[ -x build/cpu/bench/fabric/moelink_transport_bench ]]; then
+  build/cpu/bench/fabric/moelink_transport_bench build/bench/transport.json
+fi
