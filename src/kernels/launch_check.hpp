@@ -22,6 +22,23 @@ void allow_shared_memory(Kernel* kernel) {
              "give a kernel its shared memory");
 }
 
+// Launches a kernel that begins with device::await_previous_kernel(): where the GPU can, it starts
+// while the kernel before it on the stream ends. `action`: as check_cuda() takes it.
+template <class Params>
+void launch_early(void (*kernel)(Params), const Params& params, cudaLaunchConfig_t config,
+                  const char* action) {
+  int device = 0;
+  int major = 0;
+  check_cuda(cudaGetDevice(&device), action);
+  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), action);
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  config.attrs = &early;
+  config.numAttrs = major >= 9 ? 1 : 0;
+  check_cuda(cudaLaunchKernelEx(&config, kernel, params), action);
+}
+
 // `action`: as check_cuda() takes it.
 inline void check_launch(const char* action) { check_cuda(cudaGetLastError(), action); }
 

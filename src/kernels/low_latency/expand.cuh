@@ -337,6 +337,7 @@ __device__ void receive_half(const LowLatencyDispatchParams& params, Epoch epoch
   if (!calls_match(link, epoch, incoming.heard)) return;
   lay_out(params, incoming);
   if (blockIdx.x == 0) hand_out_sources(params, incoming);
+  device::pass_stage(link.domain, Stage::kSignal, epoch);
   receive_rows<Line>(params, epoch, incoming);
   clear_unused(params, incoming);
 }

@@ -1,4 +1,5 @@
 // Entries of the low latency kernels.
+#include "device/previous_kernel.cuh"
 #include "kernels/launch_check.hpp"
 #include "kernels/low_latency/expand.cuh"
 #include "kernels/low_latency/launch.hpp"
@@ -32,6 +33,7 @@ __global__ __launch_bounds__(LowLatencyRoles::kNumThreads, 1) void low_latency_d
   const LowLatencyLink& link = params.link;
   const LowLatencyShared parts =
       LowLatencyShared::make(link, RowBody::make(link.header.format, link.area.hidden).bytes());
+  device::await_previous_kernel();
   const Epoch epoch = epoch_of(link);
   device::pass_stage(link.domain, Stage::kRoute, epoch);  // the start of the operation
   if (sends(link.phase)) {
@@ -56,6 +58,7 @@ __global__ __launch_bounds__(LowLatencyRoles::kNumThreads, 1) void low_latency_c
   extern __shared__ __align__(16) std::byte shared[];
   const LowLatencyLink& link = params.link;
   const LowLatencyShared parts = LowLatencyShared::make(link, 0);
+  device::await_previous_kernel();
   const Epoch epoch = epoch_of(link);
   device::pass_stage(link.domain, Stage::kRoute, epoch);
   if (sends(link.phase)) {
@@ -77,22 +80,33 @@ void load_low_latency_kernels() {
   allow_shared_memory(low_latency_combine_kernel<device::SplitLine>);
 }
 
+namespace {
+
+cudaLaunchConfig_t config_of(const LowLatencyPlan& plan, cudaStream_t stream) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(plan.num_blocks));
+  config.blockDim = dim3(LowLatencyRoles::kNumThreads);
+  config.dynamicSmemBytes = plan.shared_bytes;
+  config.stream = stream;
+  return config;
+}
+
+}  // namespace
+
 void launch_low_latency(const LowLatencyDispatchParams& params, const LowLatencyPlan& plan,
                         cudaStream_t stream) {
-  const auto launch = params.link.area.format == LineFormat::kWhole
+  const auto kernel = params.link.area.format == LineFormat::kWhole
                           ? low_latency_dispatch_kernel<device::WholeLine>
                           : low_latency_dispatch_kernel<device::SplitLine>;
-  launch<<<plan.num_blocks, LowLatencyRoles::kNumThreads, plan.shared_bytes, stream>>>(params);
-  check_launch("launch a low latency dispatch");
+  launch_early(kernel, params, config_of(plan, stream), "launch a low latency dispatch");
 }
 
 void launch_low_latency(const LowLatencyCombineParams& params, const LowLatencyPlan& plan,
                         cudaStream_t stream) {
-  const auto launch = params.link.area.format == LineFormat::kWhole
+  const auto kernel = params.link.area.format == LineFormat::kWhole
                           ? low_latency_combine_kernel<device::WholeLine>
                           : low_latency_combine_kernel<device::SplitLine>;
-  launch<<<plan.num_blocks, LowLatencyRoles::kNumThreads, plan.shared_bytes, stream>>>(params);
-  check_launch("launch a low latency combine");
+  launch_early(kernel, params, config_of(plan, stream), "launch a low latency combine");
 }
 
 }  // namespace moelink::kernels

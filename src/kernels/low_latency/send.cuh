@@ -105,7 +105,9 @@ __device__ void send_tokens(const LowLatencyDispatchParams& params, Epoch epoch,
   };
   load(begin);  // arrives while the counts are made
   if (begin < end) count_tokens_before(link, begin, counts);
+  device::pass_stage(link.domain, Stage::kCount, epoch);
   if (!may_send(link, epoch)) return;
+  device::pass_stage(link.domain, Stage::kExchange, epoch);
   for (int token = begin; token < end; ++token) {
     store_body(link, row, image.body);
     load(token + 1);
@@ -113,6 +115,7 @@ __device__ void send_tokens(const LowLatencyDispatchParams& params, Epoch epoch,
       describe_token(link, token, counts, *image.targets, image.headers);
     }
     __syncthreads();
+    if (token == begin && blockIdx.x == 0) device::note_end(link.domain, Stage::kPlace);
     send_image<Line>(link, epoch, image);
     __syncthreads();
   }
