@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from moelink.cli import doctor, doctor_machine, doctor_software, exit_codes, main, self_test
+from moelink.cli import (
+    doctor,
+    doctor_machine,
+    doctor_network,
+    doctor_software,
+    exit_codes,
+    main,
+    self_test,
+)
 from moelink.cli.doctor_check import LIMITED, NO, OK, Check
 
 CHECKS = [
@@ -29,6 +38,7 @@ CHECKS = [
     "GPU to GPU",
     "GPU memory kind",
     "network",
+    "network hardware",
 ]
 
 
@@ -69,6 +79,36 @@ def test_self_test_names_the_wrong_operation(monkeypatch: pytest.MonkeyPatch) ->
     check = self_test.check()
     assert check.status == NO
     assert "combine of rank 1" in check.finding
+
+
+def make_fabric_report(*providers: tuple[str, list[str]], problem: str = "") -> SimpleNamespace:
+    return SimpleNamespace(
+        problem=problem,
+        version="1.17",
+        providers=[SimpleNamespace(name=name, nics=nics, hmem=False) for name, nics in providers],
+    )
+
+
+def test_networks_are_listed_with_their_cards() -> None:
+    report = make_fabric_report(("verbs", ["mlx5_0", "mlx5_1"]), ("tcp", ["eth0"]))
+    check = doctor_network.check_network(report)
+    assert check.status == LIMITED
+    assert "libfabric 1.17: verbs (mlx5_0, mlx5_1); tcp (eth0)" in check.finding
+    assert "mlx5_0" in doctor_network.check_network_hardware(report).finding
+
+
+@pytest.mark.parametrize("report", [None, make_fabric_report(problem="no libfabric here")])
+def test_missing_networks_say_why(report: SimpleNamespace | None) -> None:
+    check = doctor_network.check_network(report)
+    assert check.status == NO
+    assert "no libfabric here" in check.finding or report is None
+
+
+def test_what_has_not_run_on_hardware_is_said() -> None:
+    for report in (make_fabric_report(("tcp", ["eth0"])), make_fabric_report(("efa", ["rdmap0"]))):
+        finding = doctor_network.check_network_hardware(report).finding
+        assert "efa, cxi, verbs" in finding
+        assert "have not run on hardware" in finding
 
 
 def test_secret_is_never_shown() -> None:

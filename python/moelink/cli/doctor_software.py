@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 
-from moelink.cli import doctor_cuda, launchers, machine
+from moelink.cli import doctor_cuda, doctor_network, launchers, machine
 from moelink.cli.doctor_check import LIMITED, NO, OK, Check
 
 # What `src/base/environment.hpp` reads, and deep_ep.
@@ -35,7 +35,8 @@ def checks() -> list[Check]:
         check_variables,
         check_gpus,
     )
-    return [*(function() for function in functions), *doctor_cuda.checks(), check_network()]
+    own = [function() for function in functions]
+    return [*own, *doctor_cuda.checks(), *doctor_network.checks()]
 
 
 def check_core() -> Check:
@@ -146,14 +147,3 @@ def _output(*command: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout
-
-
-def check_network() -> Check:
-    tool = shutil.which("fi_info")
-    found = "libfabric is installed" if tool else "libfabric is not installed"
-    return Check(
-        "network",
-        NO,
-        f"transports between hosts are not in this version ({found})",
-        "emulate nodes on one machine: --nodes M",
-    )
