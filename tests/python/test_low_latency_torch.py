@@ -86,3 +86,15 @@ def test_what_a_dispatch_returns_outlives_its_result_and_the_buffer():
         assert (src_info[0, : int(count[0])] < MAX_TOKENS).all()
         unused = topk_idx[1, int(count[1]) :]
         assert torch.equal(unused, torch.full_like(unused, -1))
+
+
+def test_the_quick_way_is_for_tensors_on_the_device_of_the_buffer():
+    core = moelink._core
+    config = core.LowLatencyDispatchConfig(MAX_TOKENS, 6, core.LowLatencyLayout.PER_EXPERT)
+    inputs = torch_inputs(0)
+    tensors = (inputs["x"], inputs["topk_idx"], inputs["topk_weights"], None, None)
+    has_quick_way = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+    assert config.set_tensors(tensors, core.Device(core.DeviceKind.CPU, 0)) is has_quick_way
+    assert not config.set_tensors(tensors, core.Device(core.DeviceKind.CUDA, 0))
+    elsewhere = (inputs["x"].to("meta"), *tensors[1:])
+    assert not config.set_tensors(elsewhere, core.Device(core.DeviceKind.CPU, 0))
