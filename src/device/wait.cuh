@@ -73,10 +73,13 @@ __device__ inline bool await_word(const Domain& domain, const WaitTarget& target
                                   std::uint64_t* word, SignalValue value, WaitEnd& end) {
   std::uint64_t start_ns = 0;
   for (int round = 0;; ++round) {
+#pragma unroll 1
     for (int look = 0; look < kLooksPerClock; ++look) {
-      end.seen = load_acquire_sys(word);
-      if (value.reached_by(end.seen)) return true;
+      if (!value.reached_by(load_relaxed_sys(word))) continue;
+      load_acquire_sys(word);  // orders; every look would empty the cache
+      return true;
     }
+    end.seen = load_relaxed_sys(word);
     if (start_ns == 0) start_ns = now_ns();
     if (wait_is_over(domain, target, start_ns, round, end.cause)) return false;
   }
@@ -104,8 +107,11 @@ __device__ bool wait_for_blocks(const Domain& domain, const WaitTarget& target, 
   const DeviceWord<T> word(counter);
   std::uint64_t start_ns = 0;
   for (;;) {
+#pragma unroll 1
     for (int look = 0; look < kLooksPerClock; ++look) {
-      if (word.load(cuda::memory_order_acquire) >= value) return true;
+      if (word.load(cuda::memory_order_relaxed) < value) continue;
+      word.load(cuda::memory_order_acquire);
+      return true;
     }
     if (start_ns == 0) start_ns = now_ns();
     const DeviceWord<std::uint32_t> fault(domain.local->fault_is_claimed);

@@ -58,7 +58,9 @@ __device__ std::uint32_t carry_rows(device::PiecePipe<kStages>& pipe, std::uint3
     ++next_step;
     ahead.advance();
   };
+#pragma unroll 1
   for (int i = 0; i < kStages - 1; ++i) load();
+#pragma unroll 1
   for (; !now.done(); now.advance()) {
     pipe.await(step);
     put_row(step, now.row(), now.offset(), now.bytes());

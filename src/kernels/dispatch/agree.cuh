@@ -11,10 +11,20 @@
 
 namespace moelink::kernels {
 
-// All threads of block 0: waits until all blocks have counted, and leaves their sums in `sums`.
-// False if a block does not come.
-__device__ inline bool sum_partials(const DispatchParams& params, const DispatchPlan& plan,
-                                    std::int32_t* sums, int num_columns) {
+// One thread of block 0, once all blocks have counted.
+__device__ inline ExchangeBlock describe_call(const DispatchParams& params) {
+  ExchangeBlock mine = params.mine;
+  const unsigned long long bad = params.domain.local->bad_selection;
+  if (bad != 0) {
+    const auto index = static_cast<std::int64_t>(~bad);
+    mine.bad_selection = index + 1;
+    mine.bad_id = params.topk.id(index);
+  }
+  return mine;
+}
+
+// All threads of block 0: waits until all blocks have counted. False if a block does not come.
+__device__ inline bool await_counts(const DispatchParams& params, const DispatchPlan& plan) {
   const Domain& domain = params.domain;
   const auto num_blocks = static_cast<std::uint32_t>(plan.num_blocks);
   int missing = 0;
@@ -24,17 +34,21 @@ __device__ inline bool sum_partials(const DispatchParams& params, const Dispatch
     missing =
         device::wait_for_blocks(domain, target, domain.local->num_counted, num_blocks) ? 0 : 1;
   }
-  if (__syncthreads_or(missing) != 0) return false;
+  return __syncthreads_or(missing) == 0;
+}
+
+// All threads of block 0, after await_counts(): leaves the sums of all blocks in `sums`; a barrier
+// must follow.
+__device__ inline void sum_partials(const DispatchParams& params, const DispatchPlan& plan,
+                                    std::int32_t* sums, int num_columns) {
   for (int column = static_cast<int>(threadIdx.x); column < num_columns;
        column += static_cast<int>(blockDim.x)) {
+    const std::int32_t* const partials = params.domain.partials + column;
     std::int32_t sum = 0;
-    for (unsigned block = 0; block < num_blocks; ++block) {
-      sum += domain.partials[static_cast<int>(block) * num_columns + column];
-    }
+#pragma unroll 16
+    for (int block = 0; block < plan.num_blocks; ++block) sum += partials[block * num_columns];
     sums[column] = sum;
   }
-  __syncthreads();
-  return true;
 }
 
 // All threads of block 0: keeps the exchanged matrix and limits in the handle. A barrier must
@@ -53,7 +67,8 @@ __device__ inline void keep_counts(const DispatchParams& params, int num_columns
   }
 }
 
-// All threads of block 0: what the handle tells about the receiving side.
+// All threads of block 0, when rows are on their way: what the handle tells about the receiving
+// side.
 __device__ inline void describe_receive(const DispatchParams& params) {
   const Domain& domain = params.domain;
   const int num_ranks = domain.num_ranks();
@@ -168,27 +183,17 @@ __device__ inline bool take_calls(const DispatchParams& params, int num_columns)
   return __syncthreads_or(refused) == 0;
 }
 
-// One thread of block 0, once all blocks have counted.
-__device__ inline ExchangeBlock describe_call(const DispatchParams& params) {
-  ExchangeBlock mine = params.mine;
-  const unsigned long long bad = params.domain.local->bad_selection;
-  if (bad != 0) {
-    const auto index = static_cast<std::int64_t>(~bad);
-    mine.bad_selection = index + 1;
-    mine.bad_id = params.topk.id(index);
-  }
-  return mine;
-}
-
 // All threads of block 0: tells the peers, hears from them, decides. `sums`: see agree().
 __device__ inline Verdict exchange(const DispatchParams& params, const DispatchPlan& plan,
                                    std::int32_t* sums, int num_columns) {
   const Domain& domain = params.domain;
   __shared__ ExchangeBlock mine;
   if (has_fault(domain)) return Verdict::kGaveUp;
-  if (!params.is_cached() && !sum_partials(params, plan, sums, num_columns))
-    return Verdict::kGaveUp;
-  if (threadIdx.x == 0) mine = describe_call(params);
+  if (!params.is_cached()) {
+    if (!await_counts(params, plan)) return Verdict::kGaveUp;
+    sum_partials(params, plan, sums, num_columns);
+  }
+  if (threadIdx.x + 1 == blockDim.x) mine = describe_call(params);  // has few columns, or none
   __syncthreads();
   publish_call(domain, mine, sums, params.is_cached() ? 0 : num_columns);
   if (!await_all(domain, params.operation, Stage::kExchange, SignalChannel::kExchanged)) {
@@ -206,7 +211,6 @@ __device__ inline void agree(const DispatchParams& params, const DispatchPlan& p
     raise_refusal(domain, params.report, params.operation);
   }
   release_blocks(domain, verdict);
-  if (verdict == Verdict::kProceed && !params.is_cached()) describe_receive(params);
   write_report(domain, params.report, verdict, params.is_cached() ? 0 : num_columns);
 }
 

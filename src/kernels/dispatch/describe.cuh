@@ -19,11 +19,15 @@ struct Crew {
 // Elements that a thread takes at a time.
 constexpr int kDescribeUnroll = 4;
 
+// The elements of a range of tokens, `per_token` each. Numbers of 32 bits, as plan_dispatch() sees
+// to: elements are divided into tokens one by one.
 template <class Visit>
-__device__ void for_each_element(Crew crew, std::int64_t begin, std::int64_t end,
-                                 const Visit& visit) {
+__device__ void for_each_element(Crew crew, TokenRange tokens, int per_token, const Visit& visit) {
+  const int end = static_cast<int>(tokens.end) * per_token;
 #pragma unroll kDescribeUnroll
-  for (std::int64_t i = begin + crew.index; i < end; i += crew.size) visit(i);
+  for (int i = static_cast<int>(tokens.begin) * per_token + crew.index; i < end; i += crew.size) {
+    visit(i);
+  }
 }
 
 template <class T>
@@ -35,6 +39,7 @@ __device__ T* part_of_rank(const DispatchParams& params, int rank, ReceivePart p
 template <class Visit>
 __device__ void for_each_row(const DispatchParams& params, std::int64_t token, const Visit& visit) {
   const int num_ranks = params.domain.num_ranks();
+#pragma unroll 1
   for (int rank = 0; rank < num_ranks; ++rank) {
     const std::int64_t row = params.routing.send_row[token * num_ranks + rank];
     if (row != kNoRow) visit(rank, row);
@@ -43,7 +48,7 @@ __device__ void for_each_row(const DispatchParams& params, std::int64_t token, c
 
 // Selection `i` of the top-k lists, as the receivers of compact rows see it.
 __device__ inline void describe_selection(const DispatchParams& params, const ExpertMap& map,
-                                          std::int64_t i) {
+                                          int i) {
   const int num_topk = params.topk.num_topk;
   const int owner = params.routing.topk_owner[i];
   const float weight = params.topk.weights != nullptr ? params.topk.weights[i] : 0.0F;
@@ -66,7 +71,7 @@ __device__ inline void describe_selection(const DispatchParams& params, const Ex
 }
 
 // Selection `i`, for expert-major rows: its weight, and the lists of the token's rows.
-__device__ inline void describe_expert_selection(const DispatchParams& params, std::int64_t i) {
+__device__ inline void describe_expert_selection(const DispatchParams& params, int i) {
   const int num_topk = params.topk.num_topk;
   const int owner = params.routing.topk_owner[i];
   const std::int32_t expert_row = params.routing.expert_row[i];
@@ -90,6 +95,7 @@ __device__ void for_each_payload_row(const DispatchParams& params, std::int64_t 
     for_each_row(params, token, visit);
     return;
   }
+#pragma unroll 1
   for (std::int64_t i = token * params.topk.num_topk; i < (token + 1) * params.topk.num_topk; ++i) {
     const int owner = params.routing.topk_owner[i];
     if (owner >= 0) visit(owner, std::int64_t{params.routing.expert_row[i]});
@@ -98,10 +104,10 @@ __device__ void for_each_payload_row(const DispatchParams& params, std::int64_t 
 
 // Element `i` of the scales, T being its type.
 template <class T>
-__device__ void copy_scale(const DispatchParams& params, std::int64_t i) {
+__device__ void copy_scale(const DispatchParams& params, int i) {
   const StridedSource& scales = params.scales;
-  const std::int64_t token = i / scales.num_columns;
-  const std::int64_t column = i % scales.num_columns;
+  const int token = i / scales.num_columns;
+  const int column = i % scales.num_columns;
   const T scale = *reinterpret_cast<const T*>(scales.data + token * scales.row_stride_bytes +
                                               column * scales.column_stride_bytes);
   for_each_payload_row(params, token, [&](int rank, std::int64_t row) {
@@ -111,14 +117,11 @@ __device__ void copy_scale(const DispatchParams& params, std::int64_t i) {
 
 __device__ inline void copy_scales(const DispatchParams& params, TokenRange tokens, Crew crew) {
   if (params.scales.data == nullptr) return;
-  const std::int64_t begin = tokens.begin * params.scales.num_columns;
-  const std::int64_t end = tokens.end * params.scales.num_columns;
+  const int columns = params.scales.num_columns;
   if (params.scales.element_bytes == 4) {
-    for_each_element(crew, begin, end,
-                     [&](std::int64_t i) { copy_scale<std::uint32_t>(params, i); });
+    for_each_element(crew, tokens, columns, [&](int i) { copy_scale<std::uint32_t>(params, i); });
   } else {
-    for_each_element(crew, begin, end,
-                     [&](std::int64_t i) { copy_scale<std::uint8_t>(params, i); });
+    for_each_element(crew, tokens, columns, [&](int i) { copy_scale<std::uint8_t>(params, i); });
   }
 }
 
@@ -129,7 +132,7 @@ __device__ inline void describe_tokens(const DispatchParams& params, TokenRange 
   const ExpertMap map = ExpertMap::make(params.num_experts, num_ranks);
   const bool compact = params.shape.layout == Layout::kCompact;
   copy_scales(params, tokens, crew);
-  for_each_element(crew, tokens.begin * num_topk, tokens.end * num_topk, [&](std::int64_t i) {
+  for_each_element(crew, tokens, num_topk, [&](int i) {
     if (compact) {
       describe_selection(params, map, i);
     } else {
@@ -137,12 +140,11 @@ __device__ inline void describe_tokens(const DispatchParams& params, TokenRange 
     }
   });
   if (params.is_cached()) return;
-  for_each_element(crew, tokens.begin * num_ranks, tokens.end * num_ranks, [&](std::int64_t i) {
+  for_each_element(crew, tokens, num_ranks, [&](int i) {
     const std::int32_t row = params.routing.send_row[i];
     if (row == kNoRow) return;
-    const int rank = static_cast<int>(i % num_ranks);
-    part_of_rank<std::int32_t>(params, rank, ReceivePart::kSourceToken)[row] =
-        static_cast<std::int32_t>(i / num_ranks);
+    const int rank = i % num_ranks;
+    part_of_rank<std::int32_t>(params, rank, ReceivePart::kSourceToken)[row] = i / num_ranks;
   });
 }
 

@@ -130,6 +130,7 @@ __device__ Verdict route_and_send(const DispatchParams& params, const DispatchPl
   }
   device::pass_stage(domain, Stage::kPlace);
   move_tokens(params, plan, tokens, parts.rest);
+  if (block == 0 && !params.is_cached()) describe_receive(params);
   if (params.shape.layout == Layout::kCompact) {
     const Crew all{static_cast<int>(threadIdx.x), DispatchRoles::kNumThreads};
     fill_tail(params, FillShare{block, plan.num_blocks, all});

@@ -72,7 +72,7 @@ __device__ void fill_rows_as(std::byte* base, const RowsToFill& rows, std::size_
                              T value) {
   const std::size_t end = static_cast<std::size_t>(rows.end) * row_bytes / sizeof(T);
   const std::size_t begin = static_cast<std::size_t>(rows.begin) * row_bytes / sizeof(T);
-#pragma unroll 4
+#pragma unroll 1
   for (std::size_t i = begin + static_cast<unsigned>(rows.crew.index); i < end;
        i += static_cast<unsigned>(rows.crew.size)) {
     reinterpret_cast<T*>(base)[i] = value;

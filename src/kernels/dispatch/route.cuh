@@ -16,8 +16,11 @@ struct TokenRange {
 
 // Part `index` of `count` nearly equal parts.
 __device__ inline TokenRange part_of(TokenRange whole, int index, int count) {
-  const std::int64_t size = whole.end - whole.begin;
-  return {whole.begin + size * index / count, whole.begin + size * (index + 1) / count};
+  const auto size = static_cast<int>(whole.end - whole.begin);
+  const int share = size / count;
+  const int longer = size % count;  // so many parts have one more
+  const std::int64_t begin = whole.begin + index * share + min(index, longer);
+  return {begin, begin + share + (index < longer ? 1 : 0)};
 }
 
 // Counters of the routing warps in shared memory: a row each, as the count matrix has: [R + E].
@@ -48,9 +51,10 @@ struct StepShape {
 // One selection as a lane sees it.
 struct Selection {
   std::int64_t index;  // in the top-k list
-  int expert;          // -1: none, or left out by the mask
-  int owner;           // -1 likewise
-  bool is_first;       // of its token's selections that lead to this owner
+  std::int64_t token;
+  int expert;     // -1: none, or left out by the mask
+  int owner;      // -1 likewise
+  bool is_first;  // of its token's selections that lead to this owner
 };
 
 // Index of the calling lane's selection in the step that starts at `token`; -1: none.
@@ -60,15 +64,15 @@ __device__ inline std::int64_t selection_of_lane(const StepShape& step, TokenRan
   return exists ? (token + step.slot) * step.num_topk + step.k : -1;
 }
 
-// One warp. `id` is what the list says at `index`.
-__device__ inline Selection resolve(const DispatchParams& params, const ExpertMap& map,
-                                    const StepShape& step, std::int64_t index, std::int64_t id) {
+// One warp. `id` is what the list says at `index`, which is a selection of `token`.
+__device__ inline Selection resolve(const DispatchParams& params, const StepShape& step,
+                                    std::int64_t token, std::int64_t index, std::int64_t id) {
+  const ExpertMap map = ExpertMap::make(params.num_experts, params.domain.num_ranks());
   const int num_ranks = params.domain.num_ranks();
-  Selection selection{index, -1, -1, false};
+  Selection selection{index, token, -1, -1, false};
   if (index >= 0 && id != kNoExpert && map.is_valid(id)) {
     selection.expert = static_cast<int>(id);
     selection.owner = map.owner(Expert(selection.expert)).value();
-    const std::int64_t token = index / step.num_topk;
     if (params.mask != nullptr && params.mask[token * num_ranks + selection.owner] == 0) {
       selection.expert = -1;
       selection.owner = -1;
@@ -105,13 +109,14 @@ __device__ void for_each_step(const DispatchParams& params, TokenRange tokens, c
   };
   std::int64_t index = selection_of_lane(step, tokens, tokens.begin);
   std::int64_t id = load(index);
+#pragma unroll 1
   for (std::int64_t token = tokens.begin; token < tokens.end; token += step.num_tokens) {
     const std::int64_t next_index = selection_of_lane(step, tokens, token + step.num_tokens);
     const std::int64_t next_id = load(next_index);
     if (index >= 0 && !map.is_valid(id)) {  // the exchange tells all ranks
       atomicMax(&params.domain.local->bad_selection, ~static_cast<unsigned long long>(index));
     }
-    visit(resolve(params, map, step, index, id));
+    visit(resolve(params, step, token + step.slot, index, id));
     index = next_index;
     id = next_id;
   }
@@ -179,6 +184,7 @@ __device__ inline void find_first_rows(const DispatchParams& params,
         column < domain.num_ranks()
             ? static_cast<std::int32_t>(matrix.tokens_before(domain.rank, Rank(column)))
             : domain.expert_base[column - domain.num_ranks()];
+#pragma unroll 8
     for (unsigned block = 0; block < blockIdx.x; ++block) {
       first += domain.partials[static_cast<int>(block) * counters.num_columns + column];
     }
@@ -222,8 +228,7 @@ __device__ inline void place_selections(const DispatchParams& params, TokenRange
     if (params.mask == nullptr) {
       const int row = join_counter(next_row, selection.is_first ? selection.owner : -1);
       if (selection.is_first) {
-        const std::int64_t at =
-            selection.index / params.topk.num_topk * num_ranks + selection.owner;
+        const std::int64_t at = selection.token * num_ranks + selection.owner;
         params.routing.send_row[at] = row;
         params.routing.is_token_in_rank[at] = 1;
       }

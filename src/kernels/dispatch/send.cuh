@@ -62,6 +62,7 @@ __device__ inline void send_rows(const DispatchParams& params, RowChoice choice,
                  put_at(step, expert_row_of_lane(params, choice, token), offset, bytes);
                  return;
                }
+#pragma unroll 1
                for (int rank = lane; rank - lane < params.domain.num_ranks(); rank += warpSize) {
                  put_at(step, compact_row_of_lane(params, token, rank), offset, bytes);
                }
