@@ -9,7 +9,10 @@
 # TEST_PATTERN: a regular expression for full names of C++ tests; "none" runs none. PYTHON_TESTS: in
 # the environment, an expression for pytest's -k; "none" runs no Python test. BENCH=none in the
 # environment leaves the benchmarks out; BENCH_LL: options of the low latency one, "none" leaves it
-# out. Leaves tests.txt, python.txt, bench.json and bench_ll.json in the folder and prints a short
+# out. SANITIZER=memcheck, racecheck, initcheck or synccheck in the environment runs the C++ tests
+# under that tool of compute-sanitizer, which makes them many times slower: choose few with
+# TEST_PATTERN, with PYTHON_TESTS=none and BENCH=none. MPS=none starts no daemon.
+# Leaves tests.txt, python.txt, bench.json and bench_ll.json in the folder and prints a short
 # summary last.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -27,6 +30,14 @@ python_status=0
 bench_status=0
 bench_ll_status=0
 results="$output/tests.txt"
+sanitizer=()
+if [[ -n "${SANITIZER:-}" ]]; then
+  # Ranks that are forked processes are looked at too. An error of the tool fails the test.
+  sanitizer=(compute-sanitizer --tool "$SANITIZER" --target-processes all --error-exitcode 86)
+  seconds_per_test="${SECONDS_PER_TEST:-580}"
+  export MOELINK_TEST_TIMEOUT_SECONDS="${MOELINK_TEST_TIMEOUT_SECONDS:-300}"
+  export MOELINK_TEST_ROUNDS="${MOELINK_TEST_ROUNDS:-3}"
+fi
 : >"$results"
 
 full_test_names() {
@@ -37,10 +48,14 @@ run_test() {
   local name="$1" log start status
   log="$(mktemp)"
   start="$(date +%s.%N)"
-  timeout -s KILL "$seconds_per_test" "$tests" --gtest_filter="$name" >"$log" 2>&1
+  timeout -s KILL "$seconds_per_test" "${sanitizer[@]}" "$tests" --gtest_filter="$name" >"$log" 2>&1
   status=$?
   awk -v n="$name" -v s="$status" -v a="$start" -v b="$(date +%s.%N)" \
     'BEGIN { printf "%s %6.1f s  %s\n", s == 0 ? "ok  " : "FAIL", b - a, n }' | tee -a "$results"
+  if [[ -n "${SANITIZER:-}" ]]; then
+    cp "$log" "$output/$SANITIZER-${name//\//_}.txt"
+    grep -E '^=========' "$log" | cut -c1-200 | sort | uniq -c | sort -rn | head -20
+  fi
   if ((status != 0)); then grep -vE '^\[|^Running|^$' "$log" | cut -c1-300 | head -12; fi
   rm -f "$log"
 }
@@ -81,7 +96,7 @@ CUDA_DEVICE_MAX_CONNECTIONS=32 run_tests threads
 export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
 CUDA_MPS_PIPE_DIRECTORY="$(mktemp -d)"
 CUDA_MPS_LOG_DIRECTORY="$(mktemp -d)"
-nvidia-cuda-mps-control -d
+if [[ "${MPS:-}" != none ]]; then nvidia-cuda-mps-control -d; fi
 run_tests processes
 run_python_tests
 if [[ "${BENCH:-}" != none && "${BENCH_LL:-}" != none ]]; then
@@ -89,7 +104,7 @@ if [[ "${BENCH:-}" != none && "${BENCH_LL:-}" != none ]]; then
   "$bundle/moelink_cuda_bench" --mode ll --output "$output/bench_ll.json" ${BENCH_LL:-}
   bench_ll_status=$?
 fi
-echo quit | nvidia-cuda-mps-control >/dev/null
+if [[ "${MPS:-}" != none ]]; then echo quit | nvidia-cuda-mps-control >/dev/null; fi
 unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
 
 echo

@@ -15,6 +15,7 @@
 #include "bootstrap/bootstrap.hpp"
 #include "conformance/buffer_cases.hpp"
 #include "conformance/memory_probes.hpp"
+#include "conformance/test_timeout.hpp"
 #include "moelink/moelink.hpp"
 
 namespace moelink::test {
@@ -110,7 +111,7 @@ class BufferRank {
     config.device = kind.device;
     if (kind.device.kind == DeviceKind::kCpu) return config;
     if (config.max_symmetric_bytes == 0) config.max_symmetric_bytes = std::size_t{128} << 20;
-    if (config.timeout.count() == 0) config.timeout = std::chrono::seconds(10);
+    if (config.timeout.count() == 0) config.timeout = test_timeout(std::chrono::seconds(10));
     return config;
   }
   void check_handle(const BufferCase& one, const Problem& problem, const ReceivedRows& expected,

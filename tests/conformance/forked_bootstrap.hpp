@@ -21,6 +21,7 @@
 #include "base/check.hpp"
 #include "base/unique_fd.hpp"
 #include "bootstrap/bootstrap.hpp"
+#include "conformance/test_timeout.hpp"
 
 namespace moelink::test {
 
@@ -291,7 +292,7 @@ class ForkedRanks {
 // Element i is how rank i ended. To be called while the test process has one thread.
 inline std::vector<RankOutcome> run_forked_ranks(
     int num_ranks, const std::function<void(Bootstrap&)>& body,
-    std::chrono::milliseconds limit = std::chrono::seconds(50)) {
+    std::chrono::milliseconds limit = test_timeout(std::chrono::seconds(50))) {
   return ForkedRanks(num_ranks, body).serve(limit);
 }
 

@@ -13,11 +13,12 @@
 #include <utility>
 
 #include "base/check.hpp"
+#include "conformance/test_timeout.hpp"
 #include "symm/symmetric_memory.hpp"
 
 namespace moelink::test {
 
-inline Deadline soon() { return Deadline::after(std::chrono::seconds(30)); }
+inline Deadline soon() { return Deadline::after(test_timeout(std::chrono::seconds(30))); }
 
 // Conditions inside ranks, which may be processes and so cannot use GoogleTest's own.
 template <class... Args>

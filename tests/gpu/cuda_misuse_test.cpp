@@ -223,7 +223,7 @@ TEST_F(CudaMisuseByProcesses, HostTensorsOfOtherCallsAreNamedTogether) {
 void open_on(const Device& device, Bootstrap& bootstrap) {
   Buffer(group_over(bootstrap), {.device = device,
                                  .max_symmetric_bytes = std::size_t{8} << 20,
-                                 .timeout = std::chrono::seconds(10)});
+                                 .timeout = test_timeout(std::chrono::seconds(10))});
 }
 
 TEST_F(CudaMisuseByProcesses, ADeviceThatDoesNotExistIsNamedAndTheGroupStaysUsable) {

@@ -30,7 +30,7 @@ class CudaStagingProcesses : public CudaProcessTest {
       BufferConfig config;
       config.max_symmetric_bytes = std::size_t{256} << 20;
       config.num_workers = num_workers;
-      config.timeout = std::chrono::seconds(20);
+      config.timeout = test_timeout(std::chrono::seconds(20));
       config.stress_delay = std::chrono::microseconds(50);
       BufferRank rank = open_rank(bootstrap, config);
       const BufferCase one = wide_case(layout);

@@ -24,7 +24,7 @@ void run_rounds(int num_ranks, Layout layout) {
   const auto errors = run_process_ranks(num_ranks, [&](Bootstrap& bootstrap) {
     BufferConfig config;
     config.stress_delay = std::chrono::microseconds(20);
-    config.timeout = std::chrono::seconds(20);
+    config.timeout = test_timeout(std::chrono::seconds(20));
     BufferRank rank(kProcesses, group_over(bootstrap), config);
     BufferCase one{.topology = {num_ranks, 1},
                    .num_tokens = {33, 7, 0, 64},
