@@ -197,7 +197,12 @@ std::vector<Case> cases_of(const Options& options) {
        .dtype = DType::kFloat8E4M3,
        .tokens = options.tokens,
        .sms = sms});
-  add({.kind = Case::Kind::kCombineForeign, .tokens = options.tokens, .sms = sms});
+  for (const Layout layout : {Layout::kCompact, Layout::kExpertMajor}) {
+    add({.kind = Case::Kind::kCombineForeign,
+         .layout = layout,
+         .tokens = options.tokens,
+         .sms = sms});
+  }
   add({.kind = Case::Kind::kDispatch,
        .dtype = DType::kFloat8E4M3,
        .layout = Layout::kExpertMajor,

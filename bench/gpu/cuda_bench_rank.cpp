@@ -192,16 +192,19 @@ bool BenchRank::rows_are_right(const DispatchResult& received) const {
   return true;
 }
 
-// Experts that return what they got: a token's sum is its row times the number of its ranks.
+// Experts that return what they got: a token's sum is its row times the number of its ranks, or of
+// its experts where each has a row.
 bool BenchRank::sums_are_right(const CombineResult& combined) const {
   const std::vector<std::byte> sums = download(combined.combined_x);
   const std::vector<std::byte> sent = download(received_.handle->is_token_in_rank());
   const auto num_ranks = static_cast<std::size_t>(group_.num_ranks());
   std::vector<std::byte> row(case_.row_bytes());
   for (std::size_t token = 0; token < static_cast<std::size_t>(case_.tokens); ++token) {
-    const auto count = static_cast<float>(std::count(
+    const auto of_ranks = static_cast<float>(std::count(
         sent.begin() + static_cast<std::ptrdiff_t>(token * num_ranks),
         sent.begin() + static_cast<std::ptrdiff_t>((token + 1) * num_ranks), std::byte{1}));
+    const float count =
+        case_.layout == Layout::kCompact ? of_ranks : static_cast<float>(case_.num_topk);
     fill_row(row.data(), case_, group_.rank().value(), static_cast<std::int64_t>(token));
     const std::byte* const seen = &sums[token * case_.row_bytes()];
     for (std::size_t i = 0; i < static_cast<std::size_t>(case_.hidden); ++i) {
