@@ -75,11 +75,11 @@ __device__ inline bool await_word(const Domain& domain, const WaitTarget& target
   for (int round = 0;; ++round) {
 #pragma unroll 1
     for (int look = 0; look < kLooksPerClock; ++look) {
-      if (!value.reached_by(load_relaxed_sys(word))) continue;
+      end.seen = load_relaxed_sys(word);
+      if (!value.reached_by(end.seen)) continue;
       load_acquire_sys(word);  // orders; every look would empty the cache
       return true;
     }
-    end.seen = load_relaxed_sys(word);
     if (start_ns == 0) start_ns = now_ns();
     if (wait_is_over(domain, target, start_ns, round, end.cause)) return false;
   }

@@ -22,6 +22,7 @@ __device__ bool has_come(const Domain& domain, const Concerns& concerns, SignalC
   const Epoch epoch = current_epoch(domain);
   const SignalValue value = SignalValue::of(epoch, progress);
   bool came = true;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x % warpSize); i < domain.num_ranks() && came;
        i += warpSize) {
     if (!concerns(i)) continue;
@@ -55,6 +56,7 @@ __device__ inline void pass_chunk(const Domain& domain, SignalChannel channel,
   if (__shfl_sync(~0U, last, 0) == 0) return;
   __syncwarp();
   const SignalValue value = SignalValue::of(current_epoch(domain), chunk + 1);
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x % warpSize); i < domain.num_ranks(); i += warpSize) {
     std::uint64_t* const word = domain.signal(Rank(i), channel, domain.rank);
     device::SystemWord<std::uint64_t>(*word).store(value.word(), cuda::memory_order_release);

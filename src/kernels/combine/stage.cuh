@@ -26,9 +26,8 @@ class ChunkRows {
       const int lower = __shfl_up_sync(~0U, end, static_cast<unsigned>(step));
       if (lane() >= step) end += lower;
     }
-    number_ = end - length;
+    number_ = length > 0 ? end - length : kNone;
     count_ = __shfl_sync(~0U, end, warpSize - 1);
-    has_rows_ = __ballot_sync(~0U, length > 0);
   }
 
   __device__ int count() const { return count_; }
@@ -43,10 +42,12 @@ class ChunkRows {
   }
 
  private:
+  static constexpr int kNone = 0x7fffffff;
+
   static __device__ int lane() { return static_cast<int>(threadIdx.x % warpSize); }
 
   __device__ int lane_of(int i) const {
-    return 31 - __clz(static_cast<int>(__ballot_sync(~0U, number_ <= i) & has_rows_));
+    return 31 - __clz(static_cast<int>(__ballot_sync(~0U, number_ <= i)));
   }
   // Sets where the owner's rows begin, here and in the ring; returns how many there are.
   __device__ int find(std::uint32_t chunk, Rank owner) {
@@ -80,9 +81,8 @@ class ChunkRows {
   const CombineParams& params_;
   int row_ = 0;    // compact row of the owner's first
   int shift_ = 0;  // from tokens to rows of the ring
-  int number_;
+  int number_;     // of that row; kNone: the owner has none
   int count_;
-  unsigned has_rows_;
 };
 
 // Rows of several local experts that a warp adds up, see LoadAhead: lanes ascending, then rounded.
