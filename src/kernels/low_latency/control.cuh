@@ -10,103 +10,90 @@
 
 namespace moelink::kernels {
 
-constexpr int kControlSteps = 2;
-constexpr int kControlVectors = kControlSteps * 32;
-constexpr int kHeaderWords = sizeof(LowLatencyHeader) / kLineWordBytes;
-
-// Vectors of a control message with `num_counts` counts.
+// Vectors of a control message.
 template <class Line>
-__device__ int control_vectors(int num_counts) {
-  return static_cast<int>(num_lines(Line::kFormat, LineArea::control_bytes(num_counts))) *
-         kVectorsPerLine;
+__device__ int control_vectors(const ControlBoard& board) {
+  const auto bytes = static_cast<std::size_t>(board.num_words()) * kLineWordBytes;
+  return static_cast<int>(num_lines(Line::kFormat, bytes)) * kVectorsPerLine;
 }
 
-// Word `i` of the message that begins with `header`; `counts` may be null if there are none.
-__device__ inline std::uint64_t control_word(const LowLatencyHeader& header,
-                                             const std::int32_t* counts, int num_counts, int i) {
-  if (i < kHeaderWords) {
-    switch (i) {
-      case 0:
-        return header.epoch;
-      case 1:
-        return device::word_of(header.operation, header.format);
-      case 2:
-        return device::word_of(header.num_tokens, header.has_weights);
-      default:
-        return device::word_of(header.num_experts, header.refused);
-    }
+// All warps of a block: visit(rank, first, count) for every 32 vectors of the messages of all
+// ranks.
+template <class Line, class Visit>
+__device__ void for_each_control_step(const LowLatencyLink& link, const ControlBoard& board,
+                                      const Visit& visit) {
+  const int total = control_vectors<Line>(board);
+  const int steps = (total + warpSize - 1) / warpSize;
+  for (int unit = static_cast<int>(threadIdx.x / warpSize); unit < link.num_ranks() * steps;
+       unit += LowLatencyRoles::kNumWarps) {
+    const int rank = unit / steps;
+    const int first = (unit - rank * steps) * warpSize;
+    visit(rank, first, min(total - first, static_cast<int>(warpSize)));
   }
-  const int at = (i - kHeaderWords) * 2;
-  const auto count = [&](int n) {
-    return n < num_counts ? static_cast<std::uint32_t>(counts[n]) : 0U;
-  };
-  return device::word_of(count(at), count(at + 1));
 }
 
-// One warp: sends `header` and the counts to `peer`.
+// All threads of a block: makes the board's headers say what the operation is. A barrier must
+// follow.
+__device__ inline void head_controls(const LowLatencyLink& link, Epoch epoch, bool refused,
+                                     const ControlBoard& board) {
+  for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
+       i += LowLatencyRoles::kNumThreads) {
+    LowLatencyHeader& header = board.header(i);
+    const std::uint32_t num_tokens = header.num_tokens;
+    header = link.header;
+    header.epoch = epoch.value();
+    header.num_tokens = num_tokens;
+    header.refused = refused ? 1 : 0;
+  }
+}
+
+// All threads of a block: sends the board's messages to the ranks.
 template <class Line>
-__device__ void send_control(const LowLatencyLink& link, Rank peer, const LowLatencyHeader& header,
-                             const std::int32_t* counts, int num_counts) {
-  const Epoch epoch(header.epoch);
-  auto* const to = reinterpret_cast<uint4*>(
-      link.area_of(peer) + link.lines.control_offset(epoch, link.domain.rank.value()));
-  const int count = control_vectors<Line>(num_counts);
-  for (int v = static_cast<int>(threadIdx.x % warpSize); v < count; v += warpSize) {
-    const LineWords words = words_of_vector(Line::kFormat, v);
+__device__ void send_controls(const LowLatencyLink& link, Epoch epoch, const ControlBoard& board) {
+  for_each_control_step<Line>(link, board, [&](int peer, int first, int count) {
+    if (is_masked(link, peer)) return;
+    const int lane = static_cast<int>(threadIdx.x % warpSize);
+    if (lane >= count) return;
+    auto* const to = reinterpret_cast<uint4*>(
+        link.area_of(Rank(peer)) + link.lines.control_offset(epoch, link.domain.rank.value()));
+    const LineWords words = words_of_vector(Line::kFormat, first + lane);
     const int i = static_cast<int>(words.first / kLineWordBytes);
-    device::store_vector(to + v,
-                         Line::seal(control_word(header, counts, num_counts, i),
-                                    control_word(header, counts, num_counts, i + 1), v, epoch));
-  }
-}
-
-// Word `i` of a control message that has arrived.
-__device__ inline void keep_control_word(int i, std::uint64_t word, LowLatencyHeader& header,
-                                         std::int32_t* counts, int num_counts) {
-  if (i < kHeaderWords) {
-    reinterpret_cast<std::uint64_t*>(&header)[i] = word;
-    return;
-  }
-  const int at = (i - kHeaderWords) * 2;
-  if (at < num_counts) counts[at] = static_cast<std::int32_t>(word);
-  if (at + 1 < num_counts) counts[at + 1] = static_cast<std::int32_t>(word >> 32);
-}
-
-// One warp: waits for the message of `source` and keeps it in `header` and `counts`.
-template <class Line>
-__device__ Arrival await_control(const LowLatencyLink& link, const device::LineTarget& target,
-                                 LowLatencyHeader& header, std::int32_t* counts, int num_counts) {
-  const Rank self = link.domain.rank;
-  const auto* const from = reinterpret_cast<const uint4*>(
-      link.area_of(self) + link.lines.control_offset(target.epoch, target.wait.peer.value()));
-  const int count = control_vectors<Line>(num_counts);
-  device::LineBatch<Line, kControlSteps> batch;
-  for (int first = 0; first < count; first += kControlVectors) {
-    const int left = min(count - first, kControlVectors);
-    batch.load(from + first, left);
-    const Arrival arrival = device::await_lines(link.domain, target, from + first, left, batch);
-    if (arrival != Arrival::kArrived) return arrival;
-#pragma unroll
-    for (int step = 0; step < kControlSteps; ++step) {
-      const int v = step * warpSize + static_cast<int>(threadIdx.x % warpSize);
-      if (v >= left) continue;
-      const LineWords words = words_of_vector(Line::kFormat, first + v);
-      const int i = static_cast<int>(words.first / kLineWordBytes);
-      keep_control_word(i, Line::first(batch.values[step]), header, counts, num_counts);
-      if (!words.has_second) continue;
-      keep_control_word(i + 1, Line::second(batch.values[step]), header, counts, num_counts);
-    }
-  }
-  return Arrival::kArrived;
+    const auto word = [&](int at) {
+      return at < board.num_words() ? board.words(peer)[at] : std::uint64_t{0};
+    };
+    device::store_vector(to + first + lane, Line::seal(word(i), words.has_second ? word(i + 1) : 0,
+                                                       first + lane, epoch));
+  });
 }
 
 // What a block has heard from the ranks. Shared memory.
 struct Heard {
-  LowLatencyHeader* headers;  // [R]
-  std::int32_t* counts;       // [R, num_counts]
-  std::uint8_t* is_there;     // [R]
-  int num_counts;
+  ControlBoard board;
+  std::uint8_t* is_there;  // [R]
 };
+
+// One warp: waits for a step of the message of `target`'s peer and keeps it on the board.
+template <class Line>
+__device__ Arrival await_control(const LowLatencyLink& link, const device::LineTarget& target,
+                                 int first, int count, const ControlBoard& board) {
+  const int source = target.wait.peer.value();
+  const auto* const from =
+      reinterpret_cast<const uint4*>(link.area_of(link.domain.rank) +
+                                     link.lines.control_offset(target.epoch, source)) +
+      first;
+  device::LineBatch<Line, 1> batch;
+  batch.load(from, count);
+  const Arrival arrival = device::await_lines(link.domain, target, from, count, batch);
+  const int lane = static_cast<int>(threadIdx.x % warpSize);
+  if (arrival != Arrival::kArrived || lane >= count) return arrival;
+  const LineWords words = words_of_vector(Line::kFormat, first + lane);
+  const int i = static_cast<int>(words.first / kLineWordBytes);
+  if (i < board.num_words()) board.words(source)[i] = Line::first(batch.values[0]);
+  if (words.has_second && i + 1 < board.num_words()) {
+    board.words(source)[i + 1] = Line::second(batch.values[0]);
+  }
+  return arrival;
+}
 
 // One thread of block 0: adds what it has waited for `source`.
 __device__ inline void note_wait_cost(const LowLatencyLink& link, int source,
@@ -117,22 +104,19 @@ __device__ inline void note_wait_cost(const LowLatencyLink& link, int source,
   link.wait_cost[source] += static_cast<std::int64_t>(waited > 0 ? waited : 1);
 }
 
-// One warp: hears from `source`. 1 if the rank has a fault.
+// One warp: hears a step of the message of `source`. 1 if the rank has a fault.
 template <class Line>
-__device__ int hear_from(const LowLatencyLink& link, Stage stage, Epoch epoch, int source,
-                         const Heard& heard) {
-  const int lane = static_cast<int>(threadIdx.x % warpSize);
-  if (lane == 0) heard.is_there[source] = 0;
-  if (__any_sync(~0U, is_masked(link, source)) != 0) return 0;
-  const bool outlives = link.survival == Survival::kMask && source != link.domain.rank.value();
-  const auto on_loss = outlives ? device::OnLoss::kReport : device::OnLoss::kRaise;
-  const std::uint64_t start_ns = device::now_ns();
-  const Arrival arrival = await_control<Line>(
-      link, line_target(link, stage, Rank(source), epoch, on_loss), heard.headers[source],
-      heard.counts + source * heard.num_counts, heard.num_counts);
-  if (lane == 0 && blockIdx.x == 0) note_wait_cost(link, source, start_ns);
-  if (lane == 0 && arrival == Arrival::kLost) mask(link, source);
-  if (lane == 0 && arrival == Arrival::kArrived) heard.is_there[source] = 1;
+__device__ int hear_from(const LowLatencyLink& link, const device::LineTarget& target, int first,
+                         int count, const Heard& heard) {
+  const int source = target.wait.peer.value();
+  const bool speaks = threadIdx.x % warpSize == 0;
+  const std::uint64_t start_ns = link.wait_cost == nullptr ? 0 : device::now_ns();
+  const Arrival arrival = await_control<Line>(link, target, first, count, heard.board);
+  if (speaks && first == 0 && blockIdx.x == 0) note_wait_cost(link, source, start_ns);
+  if (speaks && arrival == Arrival::kLost) {
+    mask(link, source);
+    heard.is_there[source] = 0;
+  }
   return arrival == Arrival::kGaveUp ? 1 : 0;
 }
 
@@ -155,10 +139,18 @@ __device__ bool hear_all(const LowLatencyLink& link, Stage stage, Epoch epoch, c
     if (threadIdx.x == 0 && !await_decision(link, stage, epoch)) failed = 1;
     if (__syncthreads_or(failed) != 0) return false;
   }
-  for (int source = static_cast<int>(threadIdx.x / warpSize); source < link.num_ranks();
-       source += LowLatencyRoles::kNumWarps) {
-    failed |= hear_from<Line>(link, stage, epoch, source, heard);
+  for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
+       i += LowLatencyRoles::kNumThreads) {
+    heard.is_there[i] = is_masked(link, i) ? 0 : 1;
   }
+  __syncthreads();
+  for_each_control_step<Line>(link, heard.board, [&](int source, int first, int count) {
+    if (heard.is_there[source] == 0) return;
+    const bool outlives = decides && source != link.domain.rank.value();
+    const auto on_loss = outlives ? device::OnLoss::kReport : device::OnLoss::kRaise;
+    failed |= hear_from<Line>(link, line_target(link, stage, Rank(source), epoch, on_loss), first,
+                              count, heard);
+  });
   failed = __syncthreads_or(failed);
   if (decides && blockIdx.x == 0 && threadIdx.x == 0 && failed == 0) decide(link, epoch);
   return failed == 0;
@@ -171,7 +163,7 @@ __device__ inline bool calls_match(const LowLatencyLink& link, Epoch epoch, cons
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
        i += static_cast<int>(blockDim.x)) {
     if (heard.is_there[i] == 0) continue;
-    const LowLatencyHeader& theirs = heard.headers[i];
+    const LowLatencyHeader& theirs = heard.board.header(i);
     const LowLatencyHeader& mine = link.header;
     if (theirs.epoch != epoch.value() || theirs.operation != mine.operation ||
         theirs.format != mine.format || theirs.has_weights != mine.has_weights ||

@@ -12,8 +12,8 @@ constexpr int kMaxHeaderWords32 = 2 + 2 * kMaxTopk;
 
 // What a block knows of all that it receives. Shared memory.
 struct Incoming {
-  Heard heard;               // its counts become first rows, see lay_out()
-  std::int32_t* first_unit;  // [R + 1]: rows of the sources before
+  Heard heard;              // its counts become first rows, see lay_out()
+  std::int32_t* first_row;  // [R + 1]: rows of the sources before
   // [warps, kMaxHeaderWords32]: the header of the row that a warp has
   std::uint32_t* row_headers;
 };
@@ -26,7 +26,7 @@ __device__ inline void lay_out_expert(const LowLatencyDispatchParams& params,
   const int num_ranks = link.num_ranks();
   std::int32_t begin = 0;
   for (int source = 0; source < num_ranks; ++source) {
-    std::int32_t& cell = incoming.heard.counts[source * incoming.heard.num_counts + local];
+    std::int32_t& cell = incoming.heard.board.count(source, local);
     const std::int32_t count = incoming.heard.is_there[source] != 0 ? cell : 0;
     cell = begin;
     if (blockIdx.x == 0) {
@@ -43,7 +43,7 @@ __device__ inline void lay_out_expert(const LowLatencyDispatchParams& params,
 __device__ inline void lay_out(const LowLatencyDispatchParams& params, const Incoming& incoming) {
   const LowLatencyLink& link = params.link;
   if (params.layout == LowLatencyLayout::kPerExpert) {
-    for (int local = static_cast<int>(threadIdx.x); local < link.num_local();
+    for (int local = static_cast<int>(threadIdx.x); local < link.num_local;
          local += static_cast<int>(blockDim.x)) {
       lay_out_expert(params, incoming, local);
     }
@@ -51,12 +51,12 @@ __device__ inline void lay_out(const LowLatencyDispatchParams& params, const Inc
   if (threadIdx.x == 0) {
     std::int32_t sum = 0;
     for (int source = 0; source < link.num_ranks(); ++source) {
-      incoming.first_unit[source] = sum;
+      incoming.first_row[source] = sum;
       if (incoming.heard.is_there[source] != 0) {
-        sum += static_cast<std::int32_t>(incoming.heard.headers[source].num_tokens);
+        sum += *incoming.heard.board.num_tokens(source);
       }
     }
-    incoming.first_unit[link.num_ranks()] = sum;
+    incoming.first_row[link.num_ranks()] = sum;
   }
   __syncthreads();
 }
@@ -68,7 +68,7 @@ __device__ inline void hand_out_sources(const LowLatencyDispatchParams& params,
   const bool per_rank = params.layout == LowLatencyLayout::kPerRank;
   for (int source = static_cast<int>(threadIdx.x); source < num_ranks;
        source += static_cast<int>(blockDim.x)) {
-    const std::int32_t count = incoming.first_unit[source + 1] - incoming.first_unit[source];
+    const std::int32_t count = incoming.first_row[source + 1] - incoming.first_row[source];
     params.memory.num_received[source] = count;
     if (per_rank) params.recv_count[source] = count;
   }
@@ -115,9 +115,7 @@ __device__ inline void resolve_row(const LowLatencyDispatchParams& params, const
   }
   if (selection.local < 0) return;
   row.group_of_lane = selection.local;
-  row.index_of_lane =
-      incoming.heard.counts[row.source * incoming.heard.num_counts + selection.local] +
-      selection.index;
+  row.index_of_lane = incoming.heard.board.count(row.source, selection.local) + selection.index;
 }
 
 __device__ inline int output_row_of_lane(const LowLatencyDispatchParams& params,
@@ -297,15 +295,15 @@ __device__ void receive_rows(const LowLatencyDispatchParams& params, Epoch epoch
                              const Incoming& incoming) {
   const LowLatencyLink& link = params.link;
   const int num_parts = link.lines.row_parts;
-  const int num_units = incoming.first_unit[link.num_ranks()] * num_parts;
+  const int num_units = incoming.first_row[link.num_ranks()] * num_parts;
   const int stride = static_cast<int>(gridDim.x) * LowLatencyRoles::kNumWarps;
   // Neighbouring units go to different blocks: their memory is read by several SMs at once.
   int unit = static_cast<int>(threadIdx.x / warpSize * gridDim.x + blockIdx.x);
   ArrivingRow row{};
   for (; unit < num_units; unit += stride) {
     const int number = unit / num_parts;
-    while (number >= incoming.first_unit[row.source + 1]) ++row.source;
-    row.i = number - incoming.first_unit[row.source];
+    while (number >= incoming.first_row[row.source + 1]) ++row.source;
+    row.i = number - incoming.first_row[row.source];
     if (!receive_part<Line>(params, epoch, incoming, row, unit - number * num_parts)) return;
   }
 }
@@ -318,7 +316,7 @@ __device__ inline void clear_unused(const LowLatencyDispatchParams& params,
   const int per_source = area.max_tokens * area.num_topk;
   for (int source = static_cast<int>(blockIdx.x); source < params.link.num_ranks();
        source += static_cast<int>(gridDim.x)) {
-    const int used = incoming.first_unit[source + 1] - incoming.first_unit[source];
+    const int used = incoming.first_row[source + 1] - incoming.first_row[source];
     for (int i = used * area.num_topk + static_cast<int>(threadIdx.x); i < per_source;
          i += static_cast<int>(blockDim.x)) {
       const std::int64_t at = std::int64_t{source} * per_source + i;

@@ -8,15 +8,15 @@
 
 namespace moelink::kernels {
 
-LowLatencyPlan plan_low_latency(const LowLatencyDispatchParams& params, int num_blocks);
-LowLatencyPlan plan_low_latency(const LowLatencyCombineParams& params, int num_blocks);
+// Fills in what follows from the shape, and returns how many of `num_blocks` blocks to use.
+int plan_low_latency(LowLatencyDispatchParams& params, int num_blocks);
+int plan_low_latency(LowLatencyCombineParams& params, int num_blocks);
 
 // Loads the kernels, which otherwise happens, with waits for running kernels, at the first launch.
 void load_low_latency_kernels();
 
-void launch_low_latency(const LowLatencyDispatchParams& params, const LowLatencyPlan& plan,
+void launch_low_latency(const LowLatencyDispatchParams& params, int num_blocks,
                         cudaStream_t stream);
-void launch_low_latency(const LowLatencyCombineParams& params, const LowLatencyPlan& plan,
-                        cudaStream_t stream);
+void launch_low_latency(const LowLatencyCombineParams& params, int num_blocks, cudaStream_t stream);
 
 }  // namespace moelink::kernels

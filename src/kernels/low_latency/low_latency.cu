@@ -18,12 +18,8 @@ __device__ T* at(std::byte* shared, std::size_t offset) {
   return reinterpret_cast<T*>(shared + offset);
 }
 
-__device__ SentCounts sent_counts(std::byte* shared, const LowLatencyShared& parts) {
-  return {at<std::int32_t>(shared, parts.of_expert), at<std::int32_t>(shared, parts.of_rank)};
-}
-__device__ Heard heard_in(std::byte* shared, const LowLatencyShared& parts, int num_counts) {
-  return {at<LowLatencyHeader>(shared, parts.heard), at<std::int32_t>(shared, parts.of_expert),
-          at<std::uint8_t>(shared, parts.is_there), num_counts};
+__device__ Heard heard_in(std::byte* shared, const LowLatencyShared& parts, int num_local) {
+  return {ControlBoard(shared + parts.heard, num_local), at<std::uint8_t>(shared, parts.is_there)};
 }
 
 template <class Line>
@@ -31,23 +27,22 @@ __global__ __launch_bounds__(LowLatencyRoles::kNumThreads, 1) void low_latency_d
     const __grid_constant__ LowLatencyDispatchParams params) {
   extern __shared__ __align__(16) std::byte shared[];
   const LowLatencyLink& link = params.link;
-  const LowLatencyShared parts =
-      LowLatencyShared::make(link, RowBody::make(link.header.format, link.area.hidden).bytes());
+  const LowLatencyShared& parts = link.shared;
   device::await_previous_kernel();
   const Epoch epoch = epoch_of(link);
   device::pass_stage(link.domain, Stage::kRoute, epoch);  // the start of the operation
   if (sends(link.phase)) {
-    send_half<Line>(params, epoch, sent_counts(shared, parts),
+    send_half<Line>(params, epoch, ControlBoard(shared + parts.board, link.num_local),
                     TokenImage{at<TokenTargets>(shared, parts.targets), shared + parts.headers,
                                shared + parts.body});
     device::pass_stage(link.domain, Stage::kSend, epoch);
     __syncthreads();
   }
   if (receives(link.phase)) {
-    receive_half<Line>(params, epoch,
-                       Incoming{heard_in(shared, parts, link.num_local()),
-                                at<std::int32_t>(shared, parts.first_unit),
-                                at<std::uint32_t>(shared, parts.headers)});
+    receive_half<Line>(
+        params, epoch,
+        Incoming{heard_in(shared, parts, link.num_local), at<std::int32_t>(shared, parts.first_row),
+                 at<std::uint32_t>(shared, parts.headers)});
   }
   finish(link, epoch, receives(link.phase) ? Stage::kReceive : Stage::kSend);
 }
@@ -57,16 +52,17 @@ __global__ __launch_bounds__(LowLatencyRoles::kNumThreads, 1) void low_latency_c
     const __grid_constant__ LowLatencyCombineParams params) {
   extern __shared__ __align__(16) std::byte shared[];
   const LowLatencyLink& link = params.link;
-  const LowLatencyShared parts = LowLatencyShared::make(link, 0);
+  const LowLatencyShared& parts = link.shared;
+  const ControlBoard board(shared + parts.board, link.num_local);
   device::await_previous_kernel();
   const Epoch epoch = epoch_of(link);
   device::pass_stage(link.domain, Stage::kRoute, epoch);
   if (sends(link.phase)) {
-    return_half<Line>(params, epoch);
+    return_half<Line>(params, epoch, ControlBoard(shared + parts.heard, 0));
     device::pass_stage(link.domain, Stage::kSendBack, epoch);
   }
   if (receives(link.phase)) {
-    reduce_half<Line>(params, epoch, heard_in(shared, parts, 0), sent_counts(shared, parts));
+    reduce_half<Line>(params, epoch, heard_in(shared, parts, 0), board);
   }
   finish(link, epoch, receives(link.phase) ? Stage::kReduce : Stage::kSendBack);
 }
@@ -82,31 +78,33 @@ void load_low_latency_kernels() {
 
 namespace {
 
-cudaLaunchConfig_t config_of(const LowLatencyPlan& plan, cudaStream_t stream) {
+cudaLaunchConfig_t config_of(const LowLatencyLink& link, int num_blocks, cudaStream_t stream) {
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(plan.num_blocks));
+  config.gridDim = dim3(static_cast<unsigned>(num_blocks));
   config.blockDim = dim3(LowLatencyRoles::kNumThreads);
-  config.dynamicSmemBytes = plan.shared_bytes;
+  config.dynamicSmemBytes = link.shared.total;
   config.stream = stream;
   return config;
 }
 
 }  // namespace
 
-void launch_low_latency(const LowLatencyDispatchParams& params, const LowLatencyPlan& plan,
+void launch_low_latency(const LowLatencyDispatchParams& params, int num_blocks,
                         cudaStream_t stream) {
   const auto kernel = params.link.area.format == LineFormat::kWhole
                           ? low_latency_dispatch_kernel<device::WholeLine>
                           : low_latency_dispatch_kernel<device::SplitLine>;
-  launch_early(kernel, params, config_of(plan, stream), "launch a low latency dispatch");
+  launch_early(kernel, params, config_of(params.link, num_blocks, stream),
+               "launch a low latency dispatch");
 }
 
-void launch_low_latency(const LowLatencyCombineParams& params, const LowLatencyPlan& plan,
+void launch_low_latency(const LowLatencyCombineParams& params, int num_blocks,
                         cudaStream_t stream) {
   const auto kernel = params.link.area.format == LineFormat::kWhole
                           ? low_latency_combine_kernel<device::WholeLine>
                           : low_latency_combine_kernel<device::SplitLine>;
-  launch_early(kernel, params, config_of(plan, stream), "launch a low latency combine");
+  launch_early(kernel, params, config_of(params.link, num_blocks, stream),
+               "launch a low latency combine");
 }
 
 }  // namespace moelink::kernels

@@ -7,6 +7,7 @@
 #include "device/domain.hpp"
 #include "kernels/dispatch/params.hpp"
 #include "kernels/low_latency/line_plan.hpp"
+#include "kernels/low_latency/shared_memory.hpp"
 #include "moelink/config.hpp"
 #include "moelink/low_latency.hpp"
 #include "protocol/line_area.hpp"
@@ -37,6 +38,7 @@ struct LowLatencyLink {
   device::Domain domain;
   LineArea area;
   LinePlan lines;
+  LowLatencyShared shared;
   std::byte* const* areas = nullptr;  // [R], device memory: as mapped here
   LowLatencyState* state = nullptr;
   // [R], device memory: 1 for ranks that are left out. Written between operations by the host, and
@@ -47,13 +49,13 @@ struct LowLatencyLink {
   // Operations that have been sent since this one, if it is received only.
   std::uint64_t age = 0;
   int num_experts = 0;
+  int num_local = 0;   // experts of each rank
   int num_tokens = 0;  // T here
   TopkSource topk;
   std::int64_t* wait_cost = nullptr;  // [R] or null
   LowLatencyHeader header{};          // but for the epoch and what is counted
 
   MOELINK_HD int num_ranks() const { return domain.num_ranks(); }
-  MOELINK_HD int num_local() const { return num_experts / domain.num_ranks(); }
   MOELINK_HD std::byte* area_of(Rank rank) const { return areas[rank.index()]; }
 };
 
@@ -96,12 +98,6 @@ struct LowLatencyCombineParams {
   const std::byte* x = nullptr;  // bfloat16 [groups, rows_per_group, H]
   LowLatencyMemory memory;
   std::byte* out = nullptr;  // bfloat16 [T, H]
-};
-
-// How an operation is spread over the GPU.
-struct LowLatencyPlan {
-  int num_blocks = 1;
-  std::size_t shared_bytes = 0;
 };
 
 }  // namespace moelink::kernels

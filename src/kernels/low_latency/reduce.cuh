@@ -149,14 +149,14 @@ __device__ void reduce_tokens(const LowLatencyCombineParams& params, Epoch epoch
 // rank has sent them: one side has left the other out of the dispatch, and what lies in its slots
 // is older. Only where ranks may be lost.
 __device__ inline void leave_out_strangers(const LowLatencyCombineParams& params,
-                                           const Heard& heard, const SentCounts& counts) {
+                                           const Heard& heard, const ControlBoard& counts) {
   const LowLatencyLink& link = params.link;
   count_tokens_before(link, link.num_tokens, counts);
   __syncthreads();
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
        i += static_cast<int>(blockDim.x)) {
-    const auto sent = static_cast<std::uint32_t>(counts.of_rank[i]);
-    if (heard.is_there[i] != 0 && heard.headers[i].num_tokens != sent) heard.is_there[i] = 0;
+    const auto sent = static_cast<std::uint32_t>(*counts.num_tokens(i));
+    if (heard.is_there[i] != 0 && heard.board.header(i).num_tokens != sent) heard.is_there[i] = 0;
   }
   __syncthreads();
 }
@@ -165,7 +165,7 @@ __device__ inline void leave_out_strangers(const LowLatencyCombineParams& params
 // themselves, and block 0 alone looks whether the calls fit. False: the rank has a fault.
 template <class Line>
 __device__ bool hear_of_return(const LowLatencyCombineParams& params, Epoch epoch,
-                               const Heard& heard, const SentCounts& counts) {
+                               const Heard& heard, const ControlBoard& counts) {
   const LowLatencyLink& link = params.link;
   if (link.survival == Survival::kMask || blockIdx.x == 0) {
     if (!hear_all<Line>(link, Stage::kReduce, epoch, heard)) return false;
@@ -183,7 +183,7 @@ __device__ bool hear_of_return(const LowLatencyCombineParams& params, Epoch epoc
 
 template <class Line>
 __device__ void reduce_half(const LowLatencyCombineParams& params, Epoch epoch, const Heard& heard,
-                            const SentCounts& counts) {
+                            const ControlBoard& counts) {
   const LowLatencyLink& link = params.link;
   if (!hear_of_return<Line>(params, epoch, heard, counts)) return;
   const bool exact = params.numerics == CombineNumerics::kExact;

@@ -5,7 +5,6 @@
 
 #include "device/codec.cuh"
 #include "kernels/low_latency/control.cuh"
-#include "kernels/low_latency/expand.cuh"
 #include "kernels/low_latency/flow.cuh"
 
 namespace moelink::kernels {
@@ -137,7 +136,7 @@ __device__ void return_sum(const LowLatencyCombineParams& params, Epoch epoch,
   if (terms == 0) return;
   const ReturnWords words = ReturnWords::make<Line, kRowSteps>(params.link.lines, first, count);
   float sums[kRowSteps][2 * kChannelsPerWord] = {};
-#pragma unroll 2
+#pragma unroll 4
   for (unsigned left = terms; left != 0; left &= left - 1) {
     const int k = __ffs(static_cast<int>(left)) - 1;
     const float weight = __shfl_sync(~0U, row.weight_of_lane, k);
@@ -192,26 +191,27 @@ __device__ void return_rows(const LowLatencyCombineParams& params, Epoch epoch) 
 // All threads of the last block: tells every rank that this one takes part, and how many of its
 // tokens it returns.
 template <class Line>
-__device__ void announce_return(const LowLatencyCombineParams& params, Epoch epoch) {
+__device__ void announce_return(const LowLatencyCombineParams& params, Epoch epoch,
+                                const ControlBoard& board) {
   const LowLatencyLink& link = params.link;
-  await_rows_sent(link);
-  for (int peer = static_cast<int>(threadIdx.x / warpSize); peer < link.num_ranks();
-       peer += LowLatencyRoles::kNumWarps) {
-    if (is_masked(link, peer)) continue;
-    LowLatencyHeader header = link.header;
-    header.epoch = epoch.value();
-    header.num_tokens = static_cast<std::uint32_t>(params.memory.num_received[peer]);
-    send_control<Line>(link, Rank(peer), header, nullptr, 0);
+  for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
+       i += LowLatencyRoles::kNumThreads) {
+    *board.num_tokens(i) = params.memory.num_received[i];
   }
+  head_controls(link, epoch, false, board);
+  __syncthreads();
+  await_rows_sent(link);
+  send_controls<Line>(link, epoch, board);
+  __syncthreads();  // the board may serve for what is heard now
 }
 
 template <class Line>
-__device__ void return_half(const LowLatencyCombineParams& params, Epoch epoch) {
-  if (may_send(params.link, epoch)) {
-    return_rows<Line>(params, epoch);
-    note_rows_sent(params.link);
-    if (blockIdx.x + 1 == gridDim.x) announce_return<Line>(params, epoch);
-  }
+__device__ void return_half(const LowLatencyCombineParams& params, Epoch epoch,
+                            const ControlBoard& board) {
+  if (!may_send(params.link, epoch)) return;
+  return_rows<Line>(params, epoch);
+  note_rows_sent(params.link);
+  if (blockIdx.x + 1 == gridDim.x) announce_return<Line>(params, epoch, board);
 }
 
 }  // namespace moelink::kernels

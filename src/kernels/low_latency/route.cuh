@@ -9,16 +9,39 @@
 
 namespace moelink::kernels {
 
-// Selections of each expert and tokens for each rank so far. Shared memory.
-struct SentCounts {
-  std::int32_t* of_expert;  // [E]
-  std::int32_t* of_rank;    // [R]
+// A control message per rank, as its words lie in the message: a LowLatencyHeader, then a count per
+// local expert of the receiver. Shared memory.
+struct ControlBoard {
+  std::int32_t* cells;
+  int num_counts;
+  int stride;
+
+  static constexpr int kHeaderCells = sizeof(LowLatencyHeader) / sizeof(std::int32_t);
+
+  __device__ ControlBoard(std::byte* shared, int num_local)
+      : cells(reinterpret_cast<std::int32_t*>(shared)),
+        num_counts(num_local),
+        stride(kHeaderCells + (num_local + 1) / 2 * 2) {}
+
+  __device__ std::uint64_t* words(int rank) const {
+    return reinterpret_cast<std::uint64_t*>(cells + rank * stride);
+  }
+  __device__ int num_words() const { return stride / 2; }
+  __device__ LowLatencyHeader& header(int rank) const {
+    return *reinterpret_cast<LowLatencyHeader*>(cells + rank * stride);
+  }
+  __device__ std::int32_t& count(int rank, int local) const {
+    return cells[rank * stride + kHeaderCells + local];
+  }
+  __device__ std::int32_t* num_tokens(int rank) const {
+    return reinterpret_cast<std::int32_t*>(&header(rank).num_tokens);
+  }
 };
 
 // One selection as a lane sees it.
 struct Choice {
-  int expert = -1;
-  int owner = -1;
+  int owner = -1;  // -1: none
+  int local = -1;
   bool is_first = false;  // of its token's selections that lead to this owner
   bool is_bad = false;    // no expert
 };
@@ -30,8 +53,9 @@ __device__ inline Choice choice_at(const LowLatencyLink& link, int index, int sl
   const std::int64_t id = index >= 0 ? link.topk.id(index) : std::int64_t{kNoExpert};
   choice.is_bad = id < kNoExpert || id >= link.num_experts;
   if (id >= 0 && id < link.num_experts) {
-    choice.expert = static_cast<int>(id);
-    choice.owner = choice.expert / link.num_local();
+    const int expert = static_cast<int>(id);
+    choice.owner = expert / link.num_local;
+    choice.local = expert - choice.owner * link.num_local;
   }
   const int key = choice.owner < 0 ? -1 : slot * link.num_ranks() + choice.owner;
   const unsigned same = __match_any_sync(~0U, key);
@@ -40,23 +64,15 @@ __device__ inline Choice choice_at(const LowLatencyLink& link, int index, int sl
   return choice;
 }
 
-__device__ inline void clear_counts(const LowLatencyLink& link, const SentCounts& counts) {
-  for (int i = static_cast<int>(threadIdx.x); i < link.num_experts;
-       i += static_cast<int>(blockDim.x)) {
-    counts.of_expert[i] = 0;
-  }
-  for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
-       i += static_cast<int>(blockDim.x)) {
-    counts.of_rank[i] = 0;
-  }
-  __syncthreads();
-}
-
 // All threads of a block: counts the selections of the first `num_tokens` tokens. True at a thread
 // that has seen an id which is no expert. A barrier must follow before the counts are read.
 __device__ inline bool count_tokens_before(const LowLatencyLink& link, int num_tokens,
-                                           const SentCounts& counts) {
-  clear_counts(link, counts);
+                                           const ControlBoard& counts) {
+  for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks() * counts.stride;
+       i += LowLatencyRoles::kNumThreads) {
+    counts.cells[i] = 0;
+  }
+  __syncthreads();
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   const int num_topk = link.topk.num_topk;
   const int per_step = warpSize / num_topk;
@@ -69,8 +85,8 @@ __device__ inline bool count_tokens_before(const LowLatencyLink& link, int num_t
     const int index = exists ? (token + slot) * num_topk + lane % num_topk : -1;
     const Choice choice = choice_at(link, index, slot);
     is_bad = is_bad || choice.is_bad;
-    if (choice.is_first) atomicAdd(&counts.of_rank[choice.owner], 1);
-    if (choice.expert >= 0) atomicAdd(&counts.of_expert[choice.expert], 1);
+    if (choice.is_first) atomicAdd(counts.num_tokens(choice.owner), 1);
+    if (choice.owner >= 0) atomicAdd(&counts.count(choice.owner, choice.local), 1);
   }
   return is_bad;
 }
@@ -82,46 +98,62 @@ struct TokenTargets {
   std::int32_t slot[kMaxTopk];  // among the rows of this rank at that one
 };
 
-// One warp: finds the targets of a token and writes a row header for each to `headers`, one after
-// the other; counts on.
+// What a token's list says, as the lane of a selection sees it: read ahead of its use.
+struct TokenChoice {
+  Choice choice;
+  bool is_sent;  // the token is sent to the owner for this selection
+  float weight;
+};
+
+// All lanes of a warp.
+__device__ inline TokenChoice read_choice(const LowLatencyLink& link, int token) {
+  const int lane = static_cast<int>(threadIdx.x % warpSize);
+  const int index = lane < link.topk.num_topk ? token * link.topk.num_topk + lane : -1;
+  const bool weighs = index >= 0 && link.topk.weights != nullptr;
+  TokenChoice made{{}, false, weighs ? link.topk.weights[index] : 0.0F};
+  made.choice = choice_at(link, index, 0);
+  made.is_sent = made.choice.is_first && link.masked[made.choice.owner] == 0;
+  return made;
+}
+
+// One warp: writes a row header for each target of a token to `headers`, one after the other;
+// counts on.
 __device__ inline void describe_token(const LowLatencyLink& link, int token,
-                                      const SentCounts& counts, TokenTargets& targets,
-                                      std::byte* headers) {
+                                      const TokenChoice& chosen, const ControlBoard& counts,
+                                      TokenTargets& targets, std::byte* headers) {
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   const int num_topk = link.topk.num_topk;
-  const int index = lane < num_topk ? token * num_topk + lane : -1;
-  const Choice choice = choice_at(link, index, 0);
+  const Choice& choice = chosen.choice;
   const unsigned lower = (1U << lane) - 1;
-  const unsigned same_expert = __match_any_sync(~0U, choice.expert);
+  const int key = choice.owner < 0 ? -1 : choice.owner * link.num_local + choice.local;
+  const unsigned same_expert = __match_any_sync(~0U, key);
   WireSelection selection;
-  if (choice.expert >= 0) {
-    selection.local = choice.expert - choice.owner * link.num_local();
-    selection.index = counts.of_expert[choice.expert] + __popc(same_expert & lower);
+  if (choice.owner >= 0) {
+    selection.local = choice.local;
+    selection.index = counts.count(choice.owner, choice.local) + __popc(same_expert & lower);
   }
   __syncwarp();
-  if (choice.expert >= 0 && (same_expert & lower) == 0) {
-    counts.of_expert[choice.expert] += __popc(same_expert);
+  if (choice.owner >= 0 && (same_expert & lower) == 0) {
+    counts.count(choice.owner, choice.local) += __popc(same_expert);
   }
-  const bool is_sent = choice.is_first && link.masked[choice.owner] == 0;
-  const unsigned firsts = __ballot_sync(~0U, is_sent);
-  if (is_sent) {
+  const unsigned firsts = __ballot_sync(~0U, chosen.is_sent);
+  if (chosen.is_sent) {
     const int target = __popc(firsts & lower);
     targets.rank[target] = choice.owner;
-    targets.slot[target] = counts.of_rank[choice.owner]++;
+    targets.slot[target] = (*counts.num_tokens(choice.owner))++;
   }
   if (lane == 0) targets.count = __popc(firsts);
-  const float weight = index >= 0 && link.topk.weights != nullptr ? link.topk.weights[index] : 0.0F;
   int target = 0;
   for (unsigned left = firsts; left != 0; left &= left - 1, ++target) {
     const int owner = __shfl_sync(~0U, choice.owner, __ffs(static_cast<int>(left)) - 1);
-    auto* const words = reinterpret_cast<std::uint32_t*>(
-        headers + static_cast<std::size_t>(target) * RowHeader::bytes(num_topk));
+    auto* const words = reinterpret_cast<std::uint32_t*>(headers + static_cast<unsigned>(target) *
+                                                                       link.lines.header_bytes);
     if (lane == 0) words[0] = static_cast<std::uint32_t>(token);
     if (lane == 0) words[1] = 0;
     if (lane >= num_topk) continue;
     const bool here = choice.owner == owner;
     words[2 + lane] = here ? selection.pack() : 0;
-    words[2 + num_topk + lane] = here ? __float_as_uint(weight) : 0;
+    words[2 + num_topk + lane] = here ? __float_as_uint(chosen.weight) : 0;
   }
 }
 

@@ -92,28 +92,34 @@ __device__ void send_image(const LowLatencyLink& link, Epoch epoch, const TokenI
   }
 }
 
-// All threads of a block: sends tokens `begin` to `end`.
+// All threads of a block: sends tokens `begin` to `end`. One warp describes a token while the
+// others quantise it.
 template <class Line>
 __device__ void send_tokens(const LowLatencyDispatchParams& params, Epoch epoch, int begin, int end,
-                            const SentCounts& counts, const TokenImage& image) {
+                            const ControlBoard& counts, const TokenImage& image) {
   const LowLatencyLink& link = params.link;
   const std::size_t row_bytes = link.area.hidden * 2;
   const int count = static_cast<int>(link.area.hidden / kChannelsPerVector);
+  const bool describes = threadIdx.x / warpSize == LowLatencyRoles::kNumWarps - 1;
   HeldRow row;
-  const auto load = [&](int token) {
-    if (token < end) row.load(params.x + static_cast<std::size_t>(token) * row_bytes, count);
+  TokenChoice chosen{};
+  // Arrives while the token before is on its way, or the counts are made.
+  const auto read = [&](int token) {
+    if (token >= end) return;
+    row.load(params.x + static_cast<std::size_t>(token) * row_bytes, count);
+    if (describes) chosen = read_choice(link, token);
   };
-  load(begin);  // arrives while the counts are made
+  read(begin);
   if (begin < end) count_tokens_before(link, begin, counts);
   device::pass_stage(link.domain, Stage::kCount, epoch);
   if (!may_send(link, epoch)) return;
   device::pass_stage(link.domain, Stage::kExchange, epoch);
   for (int token = begin; token < end; ++token) {
-    store_body(link, row, image.body);
-    load(token + 1);
-    if (threadIdx.x < warpSize) {
-      describe_token(link, token, counts, *image.targets, image.headers);
+    if (describes) {
+      describe_token(link, token, chosen, counts, *image.targets, image.headers);
     }
+    store_body(link, row, image.body);
+    read(token + 1);
     __syncthreads();
     if (token == begin && blockIdx.x == 0) device::note_end(link.domain, Stage::kPlace);
     send_image<Line>(link, epoch, image);
@@ -122,50 +128,44 @@ __device__ void send_tokens(const LowLatencyDispatchParams& params, Epoch epoch,
 }
 
 // Selections that ids which repeat within tokens have added up to for one expert may not fit.
-__device__ inline bool exceeds_limits(const LowLatencyLink& link, const SentCounts& counts) {
+__device__ inline bool exceeds_limits(const LowLatencyLink& link, const ControlBoard& counts) {
   bool exceeds = false;
-  for (int i = static_cast<int>(threadIdx.x); i < link.num_experts;
-       i += static_cast<int>(blockDim.x)) {
-    exceeds = exceeds || counts.of_expert[i] > link.area.max_tokens;
+  for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks() * link.num_local;
+       i += LowLatencyRoles::kNumThreads) {
+    const int owner = i / link.num_local;
+    exceeds = exceeds || counts.count(owner, i - owner * link.num_local) > link.area.max_tokens;
   }
   return exceeds;
 }
 
 // All threads of a block: counts all tokens and tells every rank about those for it.
 template <class Line>
-__device__ void announce_tokens(const LowLatencyLink& link, Epoch epoch, const SentCounts& counts) {
-  const bool is_bad = count_tokens_before(link, link.num_tokens, counts);
+__device__ void announce_tokens(const LowLatencyLink& link, Epoch epoch,
+                                const ControlBoard& board) {
+  const bool is_bad = count_tokens_before(link, link.num_tokens, board);
   __syncthreads();
-  const int refused = __syncthreads_or(is_bad || exceeds_limits(link, counts));
+  const int refused = __syncthreads_or(is_bad || exceeds_limits(link, board));
+  head_controls(link, epoch, refused != 0, board);
   if (!may_send(link, epoch)) return;
   await_rows_sent(link);
-  for (int peer = static_cast<int>(threadIdx.x / warpSize); peer < link.num_ranks();
-       peer += LowLatencyRoles::kNumWarps) {
-    if (is_masked(link, peer)) continue;
-    LowLatencyHeader header = link.header;
-    header.epoch = epoch.value();
-    header.num_tokens = static_cast<std::uint32_t>(counts.of_rank[peer]);
-    header.refused = refused != 0 ? 1 : 0;
-    send_control<Line>(link, Rank(peer), header, counts.of_expert + peer * link.num_local(),
-                       link.num_local());
-  }
+  send_controls<Line>(link, epoch, board);
 }
 
 // All threads of a block: its share of the sending. The last block announces, the others send; a
 // block that is alone does both.
 template <class Line>
 __device__ void send_half(const LowLatencyDispatchParams& params, Epoch epoch,
-                          const SentCounts& counts, const TokenImage& image) {
+                          const ControlBoard& board, const TokenImage& image) {
   const int num_blocks = static_cast<int>(gridDim.x);
   const int block = static_cast<int>(blockIdx.x);
   const int num_senders = num_blocks > 1 ? num_blocks - 1 : 1;
   const int tokens = params.link.num_tokens;
   if (block < num_senders) {
     send_tokens<Line>(params, epoch, tokens * block / num_senders,
-                      tokens * (block + 1) / num_senders, counts, image);
+                      tokens * (block + 1) / num_senders, board, image);
   }
   note_rows_sent(params.link);
-  if (block == num_blocks - 1) announce_tokens<Line>(params.link, epoch, counts);
+  if (block == num_blocks - 1) announce_tokens<Line>(params.link, epoch, board);
 }
 
 }  // namespace moelink::kernels

@@ -1,55 +1,63 @@
-// What lies where in the shared memory of a low latency block: alike for whoever sizes it and
-// whoever uses it.
+// What lies where in the shared memory of a low latency block; worked out by the host.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/low_latency/params.hpp"
 #include "kernels/low_latency/roles.hpp"
 #include "protocol/limits.hpp"
+#include "protocol/line_area.hpp"
 
 namespace moelink::kernels {
 
+// Offsets in bytes.
 struct LowLatencyShared {
-  // Offsets in bytes.
-  std::size_t of_expert;   // int32 [E]: counts of selections, then of what is received [R, L]
-  std::size_t of_rank;     // int32 [R]
-  std::size_t heard;       // LowLatencyHeader [R]
-  std::size_t is_there;    // uint8 [R]
-  std::size_t first_unit;  // int32 [R + 1]
-  std::size_t targets;
-  std::size_t headers;  // of a token's targets while sending, of arriving rows while receiving
-  std::size_t body;
-  std::size_t total;
+  std::uint32_t board = 0;      // a ControlBoard: of what is sent, in a dispatch later of what came
+  std::uint32_t heard = 0;      // a ControlBoard of what came
+  std::uint32_t is_there = 0;   // uint8 [R]
+  std::uint32_t first_row = 0;  // int32 [R + 1]
+  std::uint32_t targets = 0;    // TokenTargets
+  std::uint32_t headers = 0;    // of a token's targets, later of arriving rows
+  std::uint32_t body = 0;       // of a token on its way
+  std::uint32_t total = 0;
 
   static constexpr std::size_t kTargetsBytes = (2 * kMaxTopk + 2) * sizeof(std::int32_t);
   static constexpr std::size_t kRowHeadersBytes =
       LowLatencyRoles::kNumWarps * RowHeader::bytes(kMaxTopk);
 
-  // `body_bytes`: of a row on its way, 0 in a combine.
-  MOELINK_HD static LowLatencyShared make(const LowLatencyLink& link, std::size_t body_bytes) {
-    constexpr std::size_t kWord = sizeof(std::int32_t);
-    constexpr std::size_t kAlignment = 16;
-    const auto ranks = static_cast<std::size_t>(link.num_ranks());
-    const auto topk = static_cast<std::size_t>(link.area.num_topk);
-    const std::size_t most_targets = topk < ranks ? topk : ranks;
-    const std::size_t sent = most_targets * RowHeader::bytes(link.area.num_topk);
-    LowLatencyShared parts{};
-    const auto take = [&parts](std::size_t bytes) {
-      const std::size_t at = parts.total;
-      parts.total = align_up(parts.total + bytes, kAlignment);
-      return at;
-    };
-    parts.of_expert = take(static_cast<std::size_t>(link.num_experts) * kWord);
-    parts.of_rank = take(ranks * kWord);
-    parts.heard = take(ranks * sizeof(LowLatencyHeader));
-    parts.is_there = take(ranks);
-    parts.first_unit = take((ranks + 1) * kWord);
-    parts.targets = take(kTargetsBytes);
-    parts.headers = take(sent > kRowHeadersBytes ? sent : kRowHeadersBytes);
-    parts.body = take(body_bytes == 0 ? 0 : body_bytes + kLineBytes);
+  static LowLatencyShared of_dispatch(int num_ranks, int num_experts, int num_topk,
+                                      std::size_t body_bytes) {
+    LowLatencyShared parts = with_board(num_ranks, num_experts);
+    parts.heard = parts.board;
+    const auto ranks = static_cast<std::size_t>(num_ranks);
+    parts.first_row = parts.take((ranks + 1) * sizeof(std::int32_t));
+    parts.targets = parts.take(kTargetsBytes);
+    const auto most_targets = static_cast<std::size_t>(num_topk < num_ranks ? num_topk : num_ranks);
+    const std::size_t sent = most_targets * RowHeader::bytes(num_topk);
+    parts.headers = parts.take(sent > kRowHeadersBytes ? sent : kRowHeadersBytes);
+    parts.body = parts.take(body_bytes + kLineBytes);  // the end of the last line means nothing
     return parts;
+  }
+  static LowLatencyShared of_combine(int num_ranks, int num_experts) {
+    LowLatencyShared parts = with_board(num_ranks, num_experts);
+    parts.heard = parts.take(board_bytes(num_ranks, 0));
+    return parts;
+  }
+
+ private:
+  static std::size_t board_bytes(int num_ranks, int num_local) {
+    return static_cast<std::size_t>(num_ranks) * LineArea::control_bytes(num_local);
+  }
+  static LowLatencyShared with_board(int num_ranks, int num_experts) {
+    LowLatencyShared parts;
+    parts.board = parts.take(board_bytes(num_ranks, num_experts / num_ranks));
+    parts.is_there = parts.take(static_cast<std::size_t>(num_ranks));
+    return parts;
+  }
+  std::uint32_t take(std::size_t bytes) {
+    const std::uint32_t at = total;
+    total = static_cast<std::uint32_t>(align_up(at + bytes, std::size_t{16}));
+    return at;
   }
 };
 

@@ -3,37 +3,38 @@
 
 #include "kernels/low_latency/launch.hpp"
 #include "kernels/low_latency/roles.hpp"
-#include "kernels/low_latency/shared_memory.hpp"
 
 namespace moelink::kernels {
 namespace {
 
-// Blocks whose warps have a part of a row each.
-int blocks_for_rows(const LineArea& area, std::int64_t num_rows, std::size_t message_bytes) {
-  constexpr int kLinesPerPart = kRowSteps * kLinesPerStep;
-  const auto lines = static_cast<std::int64_t>(num_lines(area.format, message_bytes));
-  const std::int64_t parts = (lines + kLinesPerPart - 1) / kLinesPerPart * num_rows;
-  return static_cast<int>((parts + LowLatencyRoles::kNumWarps - 1) / LowLatencyRoles::kNumWarps);
+// A block has four schedulers: with a busy warp for each, warps do not wait for one another.
+constexpr std::int64_t kBusyWarps = 4;
+
+int blocks_for(std::int64_t num_units) {
+  return static_cast<int>(
+      std::min<std::int64_t>((num_units + kBusyWarps - 1) / kBusyWarps, 1 << 20));
 }
 
 }  // namespace
 
-LowLatencyPlan plan_low_latency(const LowLatencyDispatchParams& params, int num_blocks) {
-  const LowLatencyLink& link = params.link;
-  const RowBody body = RowBody::make(link.header.format, link.area.hidden);
+int plan_low_latency(LowLatencyDispatchParams& params, int num_blocks) {
+  LowLatencyLink& link = params.link;
+  link.lines = LinePlan::make(link.area, link.header.format);
+  link.shared =
+      LowLatencyShared::of_dispatch(link.num_ranks(), link.num_experts, link.area.num_topk,
+                                    RowBody::make(link.header.format, link.area.hidden).bytes());
   const std::int64_t rows = std::int64_t{link.num_tokens} * link.num_ranks();
-  const int wanted = std::max(
-      link.num_tokens + 1,  // a block per token, and one that announces them
-      blocks_for_rows(link.area, rows, RowHeader::bytes(link.area.num_topk) + body.bytes()));
-  return {std::clamp(wanted, 1, num_blocks), LowLatencyShared::make(link, body.bytes()).total};
+  // A block per token, and one that announces them.
+  const int wanted = std::max(link.num_tokens + 1, blocks_for(rows * link.lines.row_parts));
+  return std::clamp(wanted, 1, num_blocks);
 }
 
-LowLatencyPlan plan_low_latency(const LowLatencyCombineParams& params, int num_blocks) {
-  const LowLatencyLink& link = params.link;
+int plan_low_latency(LowLatencyCombineParams& params, int num_blocks) {
+  LowLatencyLink& link = params.link;
+  link.lines = LinePlan::make(link.area, kWireBFloat16);
+  link.shared = LowLatencyShared::of_combine(link.num_ranks(), link.num_experts);
   const std::int64_t rows = std::int64_t{link.num_tokens} * link.num_ranks();
-  const int wanted =
-      std::max(link.num_tokens, blocks_for_rows(link.area, rows, link.area.hidden * 2));
-  return {std::clamp(wanted, 1, num_blocks), LowLatencyShared::make(link, 0).total};
+  return std::clamp(blocks_for(rows * link.lines.return_parts), 1, num_blocks);
 }
 
 }  // namespace moelink::kernels

@@ -64,6 +64,7 @@ kernels::LowLatencyCombineParams CudaLowLatencyCombine::params() const {
       config_.topk_weights.ndim > 0 ? config_.topk_weights.as<const float>() : nullptr;
   made.link = low_latency_link(context_, config_.topk_idx, weights);
   made.link.num_experts = handle.num_experts;
+  made.link.num_local = handle.num_experts / context_.num_ranks();
   if (config_.wait_cost) made.link.wait_cost = config_.wait_cost->as<std::int64_t>();
   made.link.header.operation = static_cast<std::uint32_t>(kOperation);
   made.link.header.format = is_one_row_per_rank() ? 1 : 0;
@@ -81,10 +82,9 @@ void CudaLowLatencyCombine::launch(kernels::LowLatencyPhase phase, cudaStream_t 
   kernels::LowLatencyCombineParams launched = params();
   launched.link.phase = phase;
   if (!kernels::sends(phase)) launched.link.age = context_.low_latency.num_sent - number_;
-  launched.link.lines = kernels::LinePlan::make(launched.link.area, kWireBFloat16);
-  const kernels::LowLatencyPlan plan =
+  const int num_blocks =
       kernels::plan_low_latency(launched, low_latency_blocks(context_, config_.stream));
-  kernels::launch_low_latency(launched, plan, stream);
+  kernels::launch_low_latency(launched, num_blocks, stream);
 }
 
 }  // namespace moelink

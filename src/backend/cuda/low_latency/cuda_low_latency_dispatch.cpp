@@ -129,6 +129,7 @@ kernels::LowLatencyDispatchParams CudaLowLatencyDispatch::params() const {
   made.link =
       low_latency_link(context_, config_.topk_idx, data_of<const float>(config_.topk_weights));
   made.link.num_experts = config_.num_experts;
+  made.link.num_local = config_.num_experts / context_.num_ranks();
   made.link.wait_cost = data_of<std::int64_t>(config_.wait_cost);
   made.link.header.operation = static_cast<std::uint32_t>(kOperation);
   made.link.header.format =
@@ -159,10 +160,9 @@ void CudaLowLatencyDispatch::launch(kernels::LowLatencyPhase phase, cudaStream_t
   kernels::LowLatencyDispatchParams launched = params();
   launched.link.phase = phase;
   if (!kernels::sends(phase)) launched.link.age = context_.low_latency.num_sent - number_;
-  launched.link.lines = kernels::LinePlan::make(launched.link.area, launched.link.header.format);
-  const kernels::LowLatencyPlan plan =
+  const int num_blocks =
       kernels::plan_low_latency(launched, low_latency_blocks(context_, config_.stream));
-  kernels::launch_low_latency(launched, plan, stream);
+  kernels::launch_low_latency(launched, num_blocks, stream);
 }
 
 }  // namespace moelink
