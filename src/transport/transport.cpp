@@ -22,6 +22,11 @@ Transport::Transport(const TransportGroup& group)
       peer_alive_(group.peer_alive),
       failures_(static_cast<std::size_t>(group.num_ranks)) {}
 
+void Transport::require_open(const char* call) const {
+  if (open_) return;
+  fail(ErrorCode::kInvalidArgument, "{} (rank {}): the transport is closed", call, rank_.value());
+}
+
 bool Transport::peer_alive(Rank peer) const { return !peer_alive_ || peer_alive_(peer); }
 
 void Transport::note_peer_failure(Rank peer, ErrorCode code, const std::string& text) {

@@ -76,8 +76,8 @@ class Transport {
   // Thread-safe, as is check_alive.
   virtual bool peer_alive(Rank peer) const;
 
-  // Gives up all resources; puts under way are dropped. The destructor does the same. For an end in
-  // order, flush and meet all ranks first.
+  // Gives up all resources; puts under way are dropped, and puts and progress are errors from then
+  // on. The destructor does the same. For an end in order, flush and meet all ranks first.
   virtual void close() = 0;
 
   // try_put with progress, until it is accepted. Throws Error(kTimeout) or Error(kPeerLost), naming
@@ -100,6 +100,9 @@ class Transport {
  protected:
   explicit Transport(const TransportGroup& group);
 
+  void note_closed() { open_ = false; }
+  // Throws Error(kInvalidArgument) naming the call once the transport is closed.
+  void require_open(const char* call) const;
   // The first failure of a peer is kept and reported by all that concerns the peer.
   void note_peer_failure(Rank peer, ErrorCode code, const std::string& text);
 
@@ -113,6 +116,7 @@ class Transport {
 
   Rank rank_;
   int num_ranks_;
+  bool open_ = true;
   std::function<bool(Rank)> peer_alive_;
   std::vector<std::optional<PeerFailure>> failures_;
 };

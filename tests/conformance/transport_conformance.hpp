@@ -299,6 +299,47 @@ TEST_P(TransportConformance, PutsOutsideTheirRegionsAreRefusedWithAllValues) {
   });
 }
 
+TEST_P(TransportConformance, ClosedTransportRefusesCalls) {
+  const auto errors = GetParam().run(2, [&](Bootstrap& bootstrap) {
+    TransportRank rank(bootstrap, GetParam(), kSmall);
+    rank.transport().put(rank.counted_put(rank.rank(), 0, 8, {Epoch(1), 0}), soon());
+    rank.await(rank.rank(), {Epoch(1), 0}, 1);
+    rank.meet("before closing");
+    rank.transport().close();
+    rank.transport().close();  // again
+    std::vector<std::byte> memory(100);
+    const std::vector<std::function<void()>> calls = {
+        [&] { rank.transport().try_put(rank.put_of(rank.rank(), 0, 0, 8)); },
+        [&] { rank.transport().progress(); }, [&] { rank.transport().register_region(memory); },
+        [&] { rank.await(rank.rank(), {Epoch(1), 0}, 2); }};
+    for (const auto& call : calls) {
+      require_failure(outcome_of(call), ErrorCode::kInvalidArgument,
+                      {"closed", fmt::format("rank {}", rank.rank().value())});
+    }
+  });
+  EXPECT_EQ(errors, std::vector<std::string>(2));
+}
+
+TEST_P(TransportConformance, PeerThatAWatcherCallsDeadEndsWaitsAtOnce) {
+  const auto errors = GetParam().run(2, [&](Bootstrap& bootstrap) {
+    bool alive = true;
+    TransportConfig config;
+    config.provider = GetParam().provider;
+    TransportGroup group = group_of(bootstrap);
+    group.peer_alive = [&alive](Rank peer) { return alive || peer != Rank(1); };
+    const std::unique_ptr<Transport> transport = GetParam().open(group, config, soon());
+    const ArrivalKey key{Epoch(1), 0};
+    alive = bootstrap.rank() == Rank(1);
+    if (!alive) {
+      const auto outcome =
+          outcome_of([&] { transport->await_arrival({key, Rank(1), 1, "dispatch"}, soon()); });
+      require_failure(outcome, ErrorCode::kPeerLost, {"rank 0", "dispatch", "rank 1 has gone"});
+    }
+    bootstrap.barrier("end of test", soon());
+  });
+  EXPECT_EQ(errors, std::vector<std::string>(2));
+}
+
 TEST_P(TransportConformance, DyingPeerIsNamedByEverySurvivorWhileOthersGoOn) {
   const std::vector<std::string> errors = GetParam().run(3, [&](Bootstrap& bootstrap) {
     const Rank dying(2);

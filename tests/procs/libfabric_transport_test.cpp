@@ -4,13 +4,14 @@
 #include "conformance/forked_bootstrap.hpp"
 #include "conformance/texts.hpp"
 #include "conformance/transport_conformance.hpp"
+#include "procs/shm_leftovers.hpp"
 #include "transport/chaos/chaos_transport.hpp"
 #include "transport/fabric.hpp"
 
 namespace moelink::test {
 namespace {
 
-void die(Transport&) { die_by_sigkill(); }
+void die(Transport&) { die_without_leftovers(); }
 
 // Asked in a process of its own: libfabric and forks do not mix.
 std::string missing_libfabric() {

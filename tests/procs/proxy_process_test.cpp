@@ -4,6 +4,7 @@
 #include "conformance/forked_bootstrap.hpp"
 #include "conformance/outcomes.hpp"
 #include "conformance/transport_rank.hpp"
+#include "procs/shm_leftovers.hpp"
 #include "proxy/proxy.hpp"
 #include "transport/fabric.hpp"
 
@@ -70,7 +71,7 @@ TEST_P(ProxyProcesses, WaitForAKilledPeerEndsAndNamesIt) {
                                         .timeout = std::chrono::milliseconds(500)});
     exchange(rank, proxy, 1);
     bootstrap.barrier("before dying", soon());
-    if (bootstrap.rank() == Rank(1)) die_by_sigkill();
+    if (bootstrap.rank() == Rank(1)) die_without_leftovers();
     const ArrivalWait wait{{Epoch(1), 0}, Rank(1), 2, "dispatch"};
     const auto outcome = outcome_of([&] {
       proxy.await_arrivals(std::span(&wait, 1), Deadline::after(std::chrono::milliseconds(300)));

@@ -43,6 +43,7 @@ class ChaosTransport final : public Transport {
   bool peer_alive(Rank peer) const override { return inner_->peer_alive(peer); }
   void check_peer(Rank peer, const char* stage) const override { inner_->check_peer(peer, stage); }
   void close() override {
+    note_closed();
     held_.clear();
     inner_->close();
   }
@@ -75,6 +76,7 @@ class ChaosTransport final : public Transport {
 };
 
 PutResult ChaosTransport::try_put(const Put& put) {
+  require_open("put");
   regions().check(put);
   const Rank peer = regions().peer(put.target).peer;
   check_peer(peer, "put");

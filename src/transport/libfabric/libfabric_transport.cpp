@@ -70,11 +70,6 @@ std::string LibfabricTransport::describe() const {
   return text;
 }
 
-void LibfabricTransport::require_open(const char* call) const {
-  if (open_) return;
-  fail(ErrorCode::kInvalidArgument, "{} (rank {}): the transport is closed", call, rank().value());
-}
-
 LocalRegion LibfabricTransport::register_region(std::span<std::byte> memory) {
   require_open("register_region");
   const LocalRegion region = regions_.add(memory);
@@ -253,7 +248,7 @@ void LibfabricTransport::take_error(FabricNic& nic) {
 }
 
 void LibfabricTransport::close() {
-  open_ = false;
+  note_closed();
   keys_.clear();  // before the endpoints that they may be bound to
   nics_.clear();
 }

@@ -64,7 +64,6 @@ class LibfabricTransport final : public Transport {
   void take_error(FabricNic& nic);
   void count(std::uint64_t immediate);
   void release(FabricContext& context);
-  void require_open(const char* call) const;
 
   RegionTable regions_;
   ArrivalCounters arrivals_;
@@ -81,7 +80,6 @@ class LibfabricTransport final : public Transport {
   std::vector<FabricContext*> free_contexts_;
   std::vector<Piece> later_;   // of the put at hand: all but its first
   std::deque<Piece> pending_;  // of accepted puts, that a NIC had no room for
-  bool open_ = true;
 };
 
 }  // namespace moelink

@@ -27,6 +27,7 @@ class LoopbackTransport final : public Transport {
   std::string describe() const override { return "loopback"; }
 
   LocalRegion register_region(std::span<std::byte> memory) override {
+    require_open("register_region");
     const LocalRegion region = regions_.add(memory);
     if (keys_.size() <= region.index()) keys_.resize(region.index() + 1);
     keys_[region.index()] = inbox_->open_region(memory);
@@ -57,7 +58,10 @@ class LoopbackTransport final : public Transport {
   bool peer_alive(Rank peer) const override {
     return peers_[peer.index()]->is_open() && Transport::peer_alive(peer);
   }
-  void close() override { inbox_->close(); }
+  void close() override {
+    note_closed();
+    inbox_->close();
+  }
 
  private:
   RegionTable regions_;
@@ -69,6 +73,7 @@ class LoopbackTransport final : public Transport {
 };
 
 PutResult LoopbackTransport::try_put(const Put& put) {
+  require_open("put");
   regions_.check(put);
   const RegionTable::Imported& target = regions_.peer(put.target);
   check_peer(target.peer, "put");
@@ -95,6 +100,7 @@ PutResult LoopbackTransport::try_put(const Put& put) {
 }
 
 int LoopbackTransport::progress() {
+  require_open("progress");
   const std::deque<Immediate> arrived = inbox_->take_arrivals();
   for (const Immediate immediate : arrived) {
     if (arrivals_.count(immediate)) continue;
