@@ -14,13 +14,14 @@ namespace {
 constexpr std::int64_t kMinTokensPerBlock = 4;
 
 // Staging copies about as many bytes as pulling does, and reads several times as many where it adds
-// up the rows of several local experts. Like those that pull, the blocks must all be resident at
-// once, so none are added beyond what the buffer may fill.
+// up the rows of several local experts; a rank with few tokens may return many rows. Like those
+// that pull, the blocks must all be resident at once, so none are added beyond what the buffer may
+// fill.
 int num_stage_blocks(const CombineParams& params, int num_blocks,
                      const device::LaunchLimits& limits) {
   if (!params.stages()) return 0;
-  const int wanted = params.layout == Layout::kExpertMajor ? 3 * num_blocks : num_blocks;
-  return std::clamp(limits.num_free_blocks - num_blocks, 0, wanted);
+  const int share = params.layout == Layout::kExpertMajor ? 3 : 1;
+  return std::clamp(limits.num_free_blocks - num_blocks, 0, share * limits.num_waiting_blocks);
 }
 
 }  // namespace
