@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <iterator>
 #include <limits>
 #include <sstream>
+#include <stdexcept>
+#include <thread>
 #include <vector>
 
 #include "contestant.hpp"
@@ -159,10 +162,13 @@ void run(const char* path) {
   for (const char* const provider : kProviders) {
     json += (json.empty() ? "" : ",\n") + run_provider(provider);
   }
+  double load = 0;
+  ::getloadavg(&load, 1);  // other work on the machine blurs the times, less so their ratios
   const std::string text = fmt::format(
       "{{\n  \"schema\": 1,\n  \"what\": \"puts with immediates between two processes of one "
-      "machine, median of {} runs that take turns\",\n  \"cases\": [\n{}\n  ]\n}}\n",
-      kNumRepetitions, json);
+      "machine; medians of {} runs that take turns\",\n  \"num_cores\": {},\n"
+      "  \"load_average\": {:.2f},\n  \"cases\": [\n{}\n  ]\n}}\n",
+      kNumRepetitions, std::thread::hardware_concurrency(), load, json);
   std::FILE* const file = std::fopen(path, "w");
   if (file == nullptr) throw std::runtime_error(fmt::format("cannot write {}", path));
   std::fputs(text.c_str(), file);

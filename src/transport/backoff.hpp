@@ -4,18 +4,17 @@
 #include <chrono>
 #include <thread>
 
-#include "base/pause.hpp"
-
 namespace moelink {
 
-// First spins, then lets other threads run, then sleeps for moments, as ranks may share cores.
+// First spins, then lets other threads run, then sleeps for moments, as ranks may share cores. The
+// looks themselves take long enough to need no pause between them.
 class Backoff {
  public:
   void reset() { num_rounds_ = 0; }
 
   void pause() {
     if (num_rounds_ < kNumSleepless) ++num_rounds_;
-    if (num_rounds_ < kNumSpins) return pause_core();
+    if (num_rounds_ < kNumSpins) return;
     if (num_rounds_ < kNumSleepless) return std::this_thread::yield();
     std::this_thread::sleep_for(kSleep);
   }
