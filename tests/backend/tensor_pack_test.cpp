@@ -1,11 +1,12 @@
-// Several tensors in one block of an arena.
-#include "backend/cpu/arena_tensor.hpp"
+// Several tensors in one block.
+#include "backend/tensor_pack.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cstdint>
 #include <memory>
 
+#include "symm/arena.hpp"
 #include "symm/fake_memory.hpp"
 
 namespace moelink {
@@ -23,7 +24,7 @@ TEST(TensorPack, GivesEachTensorItsOwnAlignedPlaceInOneBlock) {
   TensorPack pack;
   pack.add(a, DType::kInt32, {3, 7});
   pack.add(b, DType::kInt64, {2});
-  pack.allocate(*arena);
+  pack.place_in(arena->allocate(pack.num_bytes()));
   const auto begin = reinterpret_cast<std::uintptr_t>(a.view.data);
   const auto second = reinterpret_cast<std::uintptr_t>(b.view.data);
   EXPECT_EQ(a.view.describe(), "int32 [3, 7]");
@@ -40,7 +41,7 @@ TEST(TensorPack, KeepsTheBlockAsLongAsOneTensorLives) {
     TensorPack pack;
     pack.add(kept, DType::kInt32, {4});
     pack.add(other, DType::kInt32, {4});
-    pack.allocate(*arena);
+    pack.place_in(arena->allocate(pack.num_bytes()));
   }
   EXPECT_GT(arena->statistics().live_bytes, 0U);
   kept = Tensor();
