@@ -29,9 +29,6 @@ class Place(Protocol):
     def run(self, call: Callable[..., Any], config: Any, inputs: Any, is_async: bool) -> Any:
         """``call(config)``, with ``inputs`` kept alive until they have been read."""
 
-    def keep_if_captured(self, result: Any) -> Any:
-        """``result``, whose memory a CUDA graph being captured will write whenever it runs."""
-
     def forget(self) -> None:
         """Lets go of everything that was kept: the buffer is closed."""
 
@@ -50,9 +47,6 @@ class _Cpu:
         del is_async
         return call(config, inputs)  # the core keeps them
 
-    def keep_if_captured(self, result: Any) -> Any:
-        return result
-
     def forget(self) -> None:
         pass
 
@@ -65,7 +59,6 @@ class _Gpu:
         self._index = index
         self._in_flight: list[tuple[Event, Any]] = []
         self._captured_inputs: list[Any] = []
-        self._captured_results: list[Any] = []
 
     def current_stream(self) -> int:
         torch = _torch_with_cuda()
@@ -77,9 +70,7 @@ class _Gpu:
         if _is_capturing():
             if is_async:
                 self._captured_inputs.append(inputs)
-            result = call(config, None)
-            self._captured_results.append(result)
-            return result
+            return call(config, None)
         if self._in_flight or self._captured_inputs:
             self._in_flight = [entry for entry in self._in_flight if entry[0].pending]
             self._captured_inputs.clear()  # the graph's memory is now of the graph alone
@@ -88,15 +79,9 @@ class _Gpu:
             self._in_flight.append((result.event, inputs))
         return result
 
-    def keep_if_captured(self, result: Any) -> Any:
-        if _is_capturing():
-            self._captured_results.append(result)
-        return result
-
     def forget(self) -> None:
         self._in_flight.clear()
         self._captured_inputs.clear()
-        self._captured_results.clear()
 
 
 _cpu = _Cpu()

@@ -145,7 +145,7 @@ class Buffer(LowLatencyCalls):
         config.cuda_stream = self._place.current_stream()
         config.topk_idx = library.view(topk_idx, where)
         config.num_experts = self._num_experts if num_experts is None else num_experts
-        result = self._place.keep_if_captured(self._core.query_layout(config))
+        result = self._core.query_layout(config)
         return LayoutResult(
             library.wrap(result.num_tokens_per_rank),
             library.wrap(result.num_tokens_per_node),

@@ -250,3 +250,39 @@ def hook_outside_of_its_graph(group: moelink.Group) -> None:
 
 def test_the_halves_of_an_operation_may_be_in_two_graphs(pool: RankPool):
     pool.run(hook_outside_of_its_graph, num_ranks=2)
+
+
+def layers_in_little_memory(group: moelink.Group) -> None:
+    """What a layer lets go of serves the next one: a graph takes the memory of a few layers."""
+    slot = Round(group, SHAPE, fp8="float32")
+
+    def live_bytes() -> int:
+        synchronize()
+        return buffer.memory_statistics().live_bytes
+
+    def step() -> Outputs:
+        outputs = pair(buffer, slot)
+        for _ in range(39):
+            outputs = pair(buffer, slot)
+        return outputs
+
+    with open_low_latency(group) as buffer:
+        step()
+        before = live_bytes()
+        held = pair(buffer, slot)
+        of_a_layer = live_bytes() - before
+        del held
+        captured = Captured(step)
+        assert live_bytes() - before <= 4 * of_a_layer
+        for salt in range(1, 4):
+            one = Round(group, SHAPE, salt, fp8="float32")
+            slot.load(one)
+            outputs = captured.replay()
+            Round(group, SHAPE, 7 + salt).check_round_trip(buffer)  # takes none of it
+            check_outputs(one, outputs, f"replay {salt}")
+        group.barrier()
+        captured.end()
+
+
+def test_a_graph_reuses_the_memory_that_its_layers_drop(pool: RankPool):
+    pool.run(layers_in_little_memory, num_ranks=2)

@@ -114,6 +114,3 @@ def test_inputs_on_a_gpu_are_kept_without_asking_events_during_a_capture(
     call("fourth", False)
     assert not place._in_flight
     assert not place._captured_inputs
-    assert len(place._captured_results) == 2  # a graph writes them whenever it runs
-    place.forget()
-    assert not place._captured_results

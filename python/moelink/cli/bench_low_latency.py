@@ -21,7 +21,6 @@ Array = NDArray[Any]
 _CHANNELS_AT_ONCE = 512  # bounds the memory of the reference; whole blocks of every scale format
 _NUMERICS = ("exact", "pre_reduced")
 _CALLS_PER_GRAPH = 20
-_GRAPH_BYTES = 2 << 30  # what the receive tensors of a graph, which keeps them all, may take
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,13 @@ def recv_bytes(options: BenchOptions, num_ranks: int) -> int:
     return groups * max(1, options.tokens) * (2 * options.hidden + 64 + 8 * options.topk)
 
 
-def calls_per_graph(options: BenchOptions, num_ranks: int) -> int:
-    return max(1, min(_CALLS_PER_GRAPH, _GRAPH_BYTES // recv_bytes(options, num_ranks)))
-
-
 def low_latency_bytes(options: BenchOptions, num_ranks: int) -> int:
     """Symmetric memory for all operations, where it is taken at once."""
     import moelink
 
     num_tensors = 4
-    if options.graph:  # a graph of dispatches and one of pairs
-        num_tensors += 2 * calls_per_graph(options, num_ranks)
+    if options.graph:  # graphs keep what they use, of two calls at a time
+        num_tensors += 8
     area = moelink.Buffer.low_latency_size_hint(
         max(1, options.tokens), options.hidden, num_ranks, options.topk
     )
@@ -114,7 +109,7 @@ class LowLatencyBench:
         self._buffer = buffer
         self._device = device
         self._call = make_call(options)
-        self._calls_per_graph = calls_per_graph(options, buffer.num_ranks) if options.graph else 0
+        self._calls_per_graph = _CALLS_PER_GRAPH if options.graph else 0
         self._inputs = put_inputs(device, low_latency_inputs(options, buffer.rank))
         self._expected = expect_low_latency(options, buffer.rank)
         self.floor = MemcpyFloor(device, self._dispatch_bytes() + self._combine_bytes() + 1)

@@ -89,6 +89,7 @@ LayoutResult CudaBackend::query_layout(const LayoutConfig& config) {
     params.topk.num_topk = static_cast<std::int32_t>(config.topk_idx.shape[1]);
     params.topk.id_bytes = static_cast<std::int32_t>(dtype_size(config.topk_idx.dtype));
     const StreamOptions options{.cuda_stream = config.cuda_stream};
+    context_->note_capture(options);
     cudaStream_t const stream = context_->order->begin(options);
     const auto zeros = [&](std::int64_t count) {
       Tensor tensor = context_->make_tensor(DType::kInt32, {count});
@@ -156,6 +157,7 @@ CombineResult CudaBackend::combine(const CombineConfig& config) {
 
 Tensor CudaBackend::empty(DType dtype, std::initializer_list<std::int64_t> shape) {
   const DeviceScope device(context_->device);
+  context_->capture = 0;  // the caller holds it as long as a graph may need it
   return context_->make_tensor(dtype, shape);
 }
 

@@ -31,7 +31,8 @@ void CudaCombine::check_tensors() const {
 
 CombineResult CudaCombine::run() {
   check_tensors();
-  if (!context_.order->is_capturing(config_.stream)) context_.kept.drop_finished();
+  context_.note_capture(config_.stream);
+  if (!context_.is_captured()) context_.kept.drop_finished();
   cudaStream_t const stream = context_.order->begin(config_.stream);
   if (config_.out) {
     result_.combined_x.view = *config_.out;
@@ -45,7 +46,7 @@ CombineResult CudaCombine::run() {
   }
   context_.epoch = context_.epoch.next();
   kernels::CombineParams launched = params();
-  publish_rows(launched);
+  publish_rows(launched, stream);
   launched.mine.spans[1] = publish_weights(stream);
   const kernels::CombinePlan plan =
       kernels::plan_combine(launched, context_.limits_for(config_.stream));
@@ -80,7 +81,7 @@ WireSpan CudaCombine::span_of(const void* data, std::size_t bytes) const {
   return WireSpan{context_.arena->offset_of(data), bytes};
 }
 
-void CudaCombine::publish_rows(kernels::CombineParams& launched) {
+void CudaCombine::publish_rows(kernels::CombineParams& launched, cudaStream_t stream) {
   const std::size_t bytes = config_.x.num_bytes();
   if (bytes == 0) return;
   const bool compact = state_.layout == Layout::kCompact;
@@ -93,8 +94,7 @@ void CudaCombine::publish_rows(kernels::CombineParams& launched) {
   const std::int64_t num_rows = state_.max_rows > 0 ? state_.max_rows : state_.num_recv_tokens;
   const std::size_t ring_bytes =
       StagingRing::bytes(state_.num_ranks, std::max(state_.num_tokens, num_rows), row_bytes_);
-  published_.push_back(context_.allocate(ring_bytes));
-  launched.ring = static_cast<std::byte*>(published_.back().get());
+  launched.ring = context_.staging_ring(ring_bytes, stream);
   launched.x = config_.x.as<const std::byte>();
   if (compact) launched.own_rows = launched.x;
   launched.received = state_.cuda->received;

@@ -22,7 +22,7 @@ class CudaCombine {
   void check_tensors() const;
   kernels::CombineParams params() const;
   // Where peers read the rows: in place, or in a ring that the kernel fills.
-  void publish_rows(kernels::CombineParams& launched);
+  void publish_rows(kernels::CombineParams& launched, cudaStream_t stream);
   WireSpan publish_weights(cudaStream_t stream);
   WireSpan span_of(const void* data, std::size_t bytes) const;
 

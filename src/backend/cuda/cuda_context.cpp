@@ -22,7 +22,19 @@ std::shared_ptr<void> CudaContext::in_stream_order(std::shared_ptr<void> block) 
 }
 
 std::shared_ptr<void> CudaContext::allocate(std::size_t bytes) const {
+  if (is_captured()) return captured->allocate(*arena, capture, bytes);
   return in_stream_order(arena->allocate(bytes));
+}
+
+std::byte* CudaContext::staging_ring(std::size_t bytes, cudaStream_t stream) {
+  if (ring_bytes < bytes) {
+    std::shared_ptr<void> larger = in_stream_order(arena->allocate(bytes));
+    if (ring) kept.keep({std::move(ring)}, stream);
+    ring = std::move(larger);
+    ring_bytes = bytes;
+  }
+  if (is_captured()) captured->retain(ring);
+  return static_cast<std::byte*>(ring.get());
 }
 
 Tensor CudaContext::make_tensor(DType dtype, std::initializer_list<std::int64_t> shape) const {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "backend/cuda/capture_pool.hpp"
 #include "backend/cuda/fault_check.hpp"
 #include "backend/cuda/kept_memory.hpp"
 #include "backend/cuda/low_latency/cuda_low_latency.hpp"
@@ -38,6 +39,11 @@ struct CudaContext {
   std::shared_ptr<std::byte> pinned;        // a HostMailbox and a Report
   std::shared_ptr<const FaultCheck> faults;
   KeptMemory kept;
+  std::shared_ptr<CapturePool> captured = std::make_shared<CapturePool>();
+  std::uint64_t capture = 0;  // that the call under way is a part of; 0: none
+  // Where combines stage rows, one after the other; grows.
+  std::shared_ptr<void> ring;
+  std::size_t ring_bytes = 0;
   CudaLowLatency low_latency;
   // Goes first: callers may have destroyed the streams on which what is kept would be given back.
   std::shared_ptr<StreamOrder> order;
@@ -53,10 +59,18 @@ struct CudaContext {
   HostMailbox& mailbox() const { return *reinterpret_cast<HostMailbox*>(pinned.get()); }
   kernels::Report* report() const;
 
+  // The begin of a call: finds out whether it becomes a part of a graph.
+  void note_capture(const StreamOptions& options) { capture = order->capture_of(options); }
+  bool is_captured() const { return capture != 0; }
+
   // A block of the arena whose memory comes back in stream order.
   std::shared_ptr<void> allocate(std::size_t bytes) const;
   std::shared_ptr<void> in_stream_order(std::shared_ptr<void> block) const;
   Tensor make_tensor(DType dtype, std::initializer_list<std::int64_t> shape) const;
+
+  // At least `bytes` for the staging of the combine under way on `stream`, which ends before the
+  // next one begins.
+  std::byte* staging_ring(std::size_t bytes, cudaStream_t stream);
 
   // What a kernel may use in a call that asks for `num_workers` SMs (0: the buffer's).
   device::LaunchLimits limits_for(const StreamOptions& options) const;

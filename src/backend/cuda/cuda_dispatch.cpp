@@ -49,8 +49,9 @@ DispatchResult CudaDispatch::run() {
   check_tensors();
   RoutingState& state = *call_.state;
   const StreamOptions& options = call_.inputs.stream;
+  context_.note_capture(options);
   cudaStream_t const stream = context_.order->begin(options);
-  if (!knows_size() && is_capturing(stream)) {
+  if (!knows_size() && context_.is_captured()) {
     fail(
         ErrorCode::kUnsupported,
         "{} (rank {}): a dispatch in a CUDA graph needs num_worst_tokens: the sizes of its tensors "
@@ -145,6 +146,13 @@ ExchangeBlock CudaDispatch::offer() {
 ReceiveBlock CudaDispatch::reserve() {
   const ReceiveLayout layout = call_.layout_of(context_.rank);
   const std::size_t needed = layout.total_bytes();
+  if (context_.is_captured()) {
+    const std::shared_ptr<void> owner = context_.allocate(needed);
+    reserved_ = WireSpan{context_.arena->offset_of(owner.get()), needed};
+    ReceiveBlock block = parts_at(reserved_, layout);
+    block.owners.assign(kNumReceiveParts, owner);
+    return block;
+  }
   const Arena::Offer offer = context_.arena->make_offer(needed);
   const ArenaSpan chosen = Arena::choose(offer, needed);
   if (chosen.bytes < needed) {
@@ -159,15 +167,20 @@ ReceiveBlock CudaDispatch::reserve() {
   return block_at(reserved_, layout);
 }
 
-ReceiveBlock CudaDispatch::block_at(const WireSpan& place, const ReceiveLayout& layout) const {
+ReceiveBlock CudaDispatch::parts_at(const WireSpan& place, const ReceiveLayout& layout) const {
   ReceiveBlock block;
-  for (std::shared_ptr<void>& owner :
-       context_.arena->settle(ArenaSpan{place.offset, place.bytes}, layout.part_bytes)) {
-    block.owners.push_back(context_.in_stream_order(std::move(owner)));
-  }
   std::byte* const base = context_.memory->local() + place.offset;
   for (std::size_t part = 0; part < kNumReceiveParts; ++part) {
     block.parts[part] = base + layout.offset(static_cast<ReceivePart>(part));
+  }
+  return block;
+}
+
+ReceiveBlock CudaDispatch::block_at(const WireSpan& place, const ReceiveLayout& layout) const {
+  ReceiveBlock block = parts_at(place, layout);
+  for (std::shared_ptr<void>& owner :
+       context_.arena->settle(ArenaSpan{place.offset, place.bytes}, layout.part_bytes)) {
+    block.owners.push_back(context_.in_stream_order(std::move(owner)));
   }
   return block;
 }

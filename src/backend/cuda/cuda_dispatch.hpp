@@ -25,6 +25,7 @@ class CudaDispatch {
   kernels::DispatchParams params(const ExchangeBlock& mine) const;
   ExchangeBlock offer();
   ReceiveBlock reserve();
+  ReceiveBlock parts_at(const WireSpan& place, const ReceiveLayout& layout) const;
   ReceiveBlock block_at(const WireSpan& place, const ReceiveLayout& layout) const;
   // Reads the report of the exchange; throws what is wrong with the calls, if anything.
   ReceiveBlock settle(const kernels::Report& report);

@@ -14,8 +14,8 @@ class KeptMemory {
  public:
   using Blocks = std::vector<std::shared_ptr<void>>;
 
-  // Until everything that has been enqueued on `stream` so far has ended. What a graph under
-  // capture uses is kept as long as this object, since the graph may be launched again.
+  // Until everything that has been enqueued on `stream` so far has ended. The memory of captured
+  // calls needs no such care, see CapturePool.
   void keep(Blocks blocks, cudaStream_t stream);
   void drop_finished();
 
@@ -26,7 +26,6 @@ class KeptMemory {
   };
 
   std::deque<Batch> batches_;  // in the order of their completion
-  Blocks captured_;
 };
 
 }  // namespace moelink

@@ -62,9 +62,9 @@ bool StreamOrder::blocks_host(const StreamOptions& options) const {
   return use_ == StreamUse::kOwn && options.cuda_stream == nullptr;
 }
 
-bool StreamOrder::is_capturing(const StreamOptions& options) const {
-  return !blocks_host(options) &&
-         moelink::is_capturing(static_cast<cudaStream_t>(options.cuda_stream));
+std::uint64_t StreamOrder::capture_of(const StreamOptions& options) const {
+  if (blocks_host(options)) return 0;
+  return moelink::capture_of(static_cast<cudaStream_t>(options.cuda_stream));
 }
 
 cudaStream_t StreamOrder::begin(const StreamOptions& options) {
@@ -72,7 +72,7 @@ cudaStream_t StreamOrder::begin(const StreamOptions& options) {
   const bool on_own = blocks_host(options) || options.completion == Completion::kAsync ||
                       static_cast<bool>(options.previous_event);
   cudaStream_t const stream = on_own ? own_.get() : caller;
-  const bool captured = is_capturing(options);
+  const bool captured = capture_of(options) != 0;
   {
     const std::lock_guard lock(mutex_);
     last_caller_ = blocks_host(options) ? stream : caller;
@@ -97,7 +97,7 @@ cudaStream_t StreamOrder::begin(const StreamOptions& options) {
 Event StreamOrder::end(const StreamOptions& options, std::shared_ptr<const FaultCheck> faults,
                        Epoch epoch) {
   auto* const caller = static_cast<cudaStream_t>(options.cuda_stream);
-  const bool captured = moelink::is_capturing(launched_on_);
+  const bool captured = is_capturing(launched_on_);
   if (options.completion == Completion::kAsync) {
     CudaEvent done = CudaEvent::make();
     record(done, launched_on_);

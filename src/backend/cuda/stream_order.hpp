@@ -1,6 +1,7 @@
 // On which CUDA stream an operation runs, and in what order with everything else.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <mutex>
 
@@ -32,8 +33,8 @@ class StreamOrder {
   // kAsync the result is their event, which throws the faults of operations up to this one.
   Event end(const StreamOptions& options, std::shared_ptr<const FaultCheck> faults, Epoch epoch);
 
-  // Whether the caller captures a graph, of which the call becomes a part.
-  bool is_capturing(const StreamOptions& options) const;
+  // The caller's capture of a graph, of which the call becomes a part; 0: none.
+  std::uint64_t capture_of(const StreamOptions& options) const;
 
   // The last step of a call, which may block (see kOwn).
   void await_results(const StreamOptions& options) const;

@@ -17,10 +17,14 @@ CudaEvent CudaEvent::make() {
   return event;
 }
 
-bool is_capturing(cudaStream_t stream) {
+std::uint64_t capture_of(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  // Asked first: the legacy stream may be asked for no more than this.
   check_cuda(cudaStreamIsCapturing(stream, &status), "ask whether a stream is being captured");
-  return status != cudaStreamCaptureStatusNone;
+  if (status == cudaStreamCaptureStatusNone) return 0;
+  unsigned long long id = 0;
+  check_cuda(cudaStreamGetCaptureInfo(stream, &status, &id), "ask which capture a stream is in");
+  return id;
 }
 
 std::shared_ptr<std::byte> make_device_memory(std::size_t bytes) {

@@ -4,6 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <utility>
 
@@ -65,8 +66,9 @@ class CudaEvent {
   cudaEvent_t event_ = nullptr;
 };
 
-// Whether what is enqueued on `stream` becomes a part of a graph.
-bool is_capturing(cudaStream_t stream);
+// The capture of which what is enqueued on `stream` becomes a part; 0: none.
+std::uint64_t capture_of(cudaStream_t stream);
+inline bool is_capturing(cudaStream_t stream) { return capture_of(stream) != 0; }
 
 // Zero-filled; freed with the last copy. Pinned memory has the same address on host and device.
 std::shared_ptr<std::byte> make_device_memory(std::size_t bytes);

@@ -93,6 +93,7 @@ Tensor CudaBackend::low_latency_combine_buffer(const LowLatencyRouting& handle) 
   Tensor& area = low_latency.combine_area;
   const bool fits = area.defined() && area.view.shape[0] == groups && area.view.shape[1] == rows &&
                     area.view.shape[2] == handle.hidden;
+  context_->capture = 0;  // kept here, whatever it serves
   if (!fits) area = context_->make_tensor(DType::kBFloat16, {groups, rows, handle.hidden});
   low_latency.combine_area_for = low_latency.num_sent + 1;
   return area;

@@ -26,8 +26,8 @@ std::uint64_t read_epoch(const CudaContext& context) {
   return epoch;
 }
 
-void require_openable(const CudaContext& context, const StreamOptions& options) {
-  if (context.order->is_capturing(options)) {
+void require_openable(const CudaContext& context) {
+  if (context.is_captured()) {
     fail(
         ErrorCode::kInvalidArgument,
         "low latency (rank {}): the first call of a shape (num_max_tokens_per_rank, hidden, top-k) "
@@ -101,8 +101,7 @@ CudaOutstandingSlot::CudaOutstandingSlot(const CudaContext& context, Operation o
        operation_name(operation), context.rank.value(), kMaxOutstandingLowLatency);
 }
 
-void ensure_line_area(CudaContext& context, int max_tokens, int num_topk, std::size_t hidden,
-                      const StreamOptions& options) {
+void ensure_line_area(CudaContext& context, int max_tokens, int num_topk, std::size_t hidden) {
   CudaLowLatency& low_latency = context.low_latency;
   const int ranks = context.num_ranks();
   const LineArea area{.format = low_latency.line_format,
@@ -112,7 +111,7 @@ void ensure_line_area(CudaContext& context, int max_tokens, int num_topk, std::s
                       .num_topk = num_topk,
                       .hidden = hidden};
   if (low_latency.block && low_latency.area == area) return;
-  require_openable(context, options);
+  require_openable(context);
   context.order->synchronize();
   low_latency.block.reset();  // until the ranks agree, no area is open
   std::shared_ptr<void> block = context.allocate(area.total_bytes());

@@ -64,8 +64,7 @@ class CudaOutstandingSlot {
 // Collective among unmasked ranks when the shape differs from that of the open area: waits for them
 // on the host. Throws Error(kInvalidArgument) at all ranks whose shapes differ, and here if a graph
 // is being captured or an operation is outstanding.
-void ensure_line_area(CudaContext& context, int max_tokens, int num_topk, std::size_t hidden,
-                      const StreamOptions& options);
+void ensure_line_area(CudaContext& context, int max_tokens, int num_topk, std::size_t hidden);
 
 // Collective among unmasked ranks: waits for them on the host. What has been sent can no longer be
 // received; ranks that were masked for a while count with the others again.

@@ -36,14 +36,16 @@ void CudaLowLatencyCombine::take_combine_area() {
          operation_name(kOperation), context_.rank.value());
   }
   config_.x = low_latency.combine_area.view;
+  if (context_.is_captured()) context_.captured->retain(low_latency.combine_area.storage);
 }
 
 void CudaLowLatencyCombine::prepare() {
+  context_.note_capture(config_.stream);
   take_combine_area();
   check_tensors();
   const LowLatencyRouting& handle = *config_.handle;
   ensure_line_area(context_, handle.num_max_tokens_per_rank, handle.num_topk,
-                   static_cast<std::size_t>(handle.hidden), config_.stream);
+                   static_cast<std::size_t>(handle.hidden));
   if (config_.out) {
     result_.combined_x.view = *config_.out;
   } else {

@@ -53,9 +53,10 @@ void CudaLowLatencyDispatch::check_tensors() const {
 
 void CudaLowLatencyDispatch::prepare() {
   check_tensors();
+  context_.note_capture(config_.stream);
   ensure_line_area(context_, config_.num_max_tokens_per_rank,
                    static_cast<int>(config_.topk_idx.shape[1]),
-                   static_cast<std::size_t>(config_.x.shape[1]), config_.stream);
+                   static_cast<std::size_t>(config_.x.shape[1]));
   make_tensors();
   make_rows();
   number_ = begin_low_latency(context_, kOperation);
