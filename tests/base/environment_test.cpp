@@ -11,10 +11,10 @@
 namespace moelink {
 namespace {
 
-constexpr const char* kVariables[] = {"MOELINK_LOG",     "MOELINK_SECRET",
-                                      "MOELINK_NODES",   "MOELINK_TIMEOUT_MS",
-                                      "MOELINK_WORKERS", "MOELINK_MAX_SYMMETRIC_BYTES",
-                                      "MOELINK_SIMD",    "MOELINK_CUDA_MEMORY"};
+constexpr const char* kVariables[] = {
+    "MOELINK_LOG",        "MOELINK_SECRET",      "MOELINK_NODES",
+    "MOELINK_TIMEOUT_MS", "MOELINK_WORKERS",     "MOELINK_MAX_SYMMETRIC_BYTES",
+    "MOELINK_SIMD",       "MOELINK_CUDA_MEMORY", "MOELINK_LINES"};
 
 // Starts without any of the variables and restores what was set.
 class EnvironmentTest : public ::testing::Test {
@@ -58,6 +58,7 @@ TEST_F(EnvironmentTest, DefaultsHoldWhenNothingIsSet) {
   EXPECT_EQ(values.max_symmetric_bytes, 0U);
   EXPECT_EQ(values.simd, "");
   EXPECT_EQ(values.cuda_memory, "auto");
+  EXPECT_EQ(values.line_format, "auto");
 }
 
 TEST_F(EnvironmentTest, ReadsEveryVariable) {
@@ -69,6 +70,7 @@ TEST_F(EnvironmentTest, ReadsEveryVariable) {
   set("MOELINK_MAX_SYMMETRIC_BYTES", "8589934592");
   set("MOELINK_SIMD", "AVX2");
   set("MOELINK_CUDA_MEMORY", "pinned");
+  set("MOELINK_LINES", "split");
   const Environment values = Environment::read();
   EXPECT_EQ(values.log_level, "debug");
   EXPECT_EQ(values.secret, "between us");
@@ -78,6 +80,7 @@ TEST_F(EnvironmentTest, ReadsEveryVariable) {
   EXPECT_EQ(values.max_symmetric_bytes, std::size_t{8} << 30);
   EXPECT_EQ(values.simd, "AVX2");
   EXPECT_EQ(values.cuda_memory, "pinned");
+  EXPECT_EQ(values.line_format, "split");
 }
 
 TEST_F(EnvironmentTest, EmptyVariablesCountAsNotSet) {
@@ -106,6 +109,13 @@ TEST_F(EnvironmentTest, UnknownCudaMemoryNamesTheChoices) {
   EXPECT_EQ(error_of_read(),
             "invalid argument: environment variable MOELINK_CUDA_MEMORY='VMM': expected auto, vmm, "
             "ipc or pinned");
+}
+
+TEST_F(EnvironmentTest, UnknownLinesNameTheChoices) {
+  set("MOELINK_LINES", "half");
+  EXPECT_EQ(error_of_read(),
+            "invalid argument: environment variable MOELINK_LINES='half': expected auto, whole or "
+            "split");
 }
 
 }  // namespace
