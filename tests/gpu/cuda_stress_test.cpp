@@ -2,23 +2,17 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <cstdlib>
 
 #include "conformance/buffer_rank.hpp"
 #include "conformance/forked_bootstrap.hpp"
 #include "gpu/cuda_tensors.hpp"
+#include "gpu/test_rounds.hpp"
 
 namespace moelink::test {
 namespace {
 
 constexpr BufferKind kProcesses{"Processes", run_process_ranks, allocate_on_gpu,
                                 copy_to_gpu, copy_from_gpu,     Device{DeviceKind::kCuda, 0}};
-
-// Rounds of a dispatch and a combine; fewer where ranks take turns on a GPU, which is slow.
-int num_rounds() {
-  const char* const wish = std::getenv("MOELINK_TEST_ROUNDS");
-  return wish == nullptr ? 300 : std::atoi(wish);
-}
 
 void run_rounds(int num_ranks, Layout layout) {
   const auto errors = run_process_ranks(num_ranks, [&](Bootstrap& bootstrap) {
