@@ -24,8 +24,8 @@ struct LineTarget {
 };
 
 // One lane: how a wait that is over ends.
-__device__ inline Arrival end_of_wait(const Domain& domain, const LineTarget& target,
-                                      FaultCause cause, std::uint64_t seen) {
+__device__ __noinline__ static Arrival end_of_wait(const Domain& domain, LineTarget target,
+                                                   FaultCause cause, std::uint64_t seen) {
   if (target.on_loss == OnLoss::kReport && cause != FaultCause::kCancelled) return Arrival::kLost;
   raise_fault(domain, target.wait, cause, SignalValue::of(target.epoch, kDone).word(),
               SignalValue::of(Epoch(seen), kDone).word());
@@ -82,20 +82,20 @@ __device__ Arrival await_lines(const Domain& domain, const LineTarget& target, c
       batch.load(from, count);
     }
     if (start_ns == 0) start_ns = now_ns();
-    FaultCause cause = FaultCause::kTimeout;
     const DeviceWord<std::uint32_t> fault(domain.local->fault_is_claimed);
     const bool is_broken = fault.load(cuda::memory_order_relaxed) != 0;
-    const bool over = is_broken || wait_is_over(domain, target.wait, start_ns, round, cause);
-    // A peer may have sent these lines before it gave up.
-    const unsigned lanes = __ballot_sync(~0U, over);
+    const WaitState state =
+        is_broken ? WaitState::kTimeout : look_around(domain, target.wait, start_ns, round);
+    const unsigned lanes = __ballot_sync(~0U, state != WaitState::kGoesOn);
     if (lanes == 0) continue;
+    // A peer may have sent these lines before it gave up.
     batch.load(from, count);
     if (batch.have_arrived(count, target.epoch)) return Arrival::kArrived;
     const std::uint64_t seen = batch.other_epoch(count, target.epoch);
     const int speaker = __ffs(static_cast<int>(lanes)) - 1;
     Arrival arrival = Arrival::kGaveUp;
     if (static_cast<int>(threadIdx.x % warpSize) == speaker && !is_broken) {
-      arrival = end_of_wait(domain, target, cause, seen);
+      arrival = end_of_wait(domain, target, cause_of(state), seen);
     }
     return static_cast<Arrival>(__shfl_sync(~0U, static_cast<int>(arrival), speaker));
   }

@@ -21,15 +21,19 @@ __device__ inline void note_end(const Domain& domain, Stage stage) {
   domain.stage_ends[static_cast<int>(stage)] = now_ns();
 }
 
+// Called, not inlined: see wait.cuh.
+__device__ __noinline__ static void hold_up(const Domain& domain, Stage stage, Epoch epoch) {
+  const std::uint64_t end = now_ns() + stage_hash(domain, stage, epoch) % domain.stress_delay_ns;
+  while (now_ns() < end) {
+  }
+}
+
 // Any threads of a block, in operation `epoch`; thread 0 counts. Costs two comparisons when nobody
 // listens.
 __device__ inline void pass_stage(const Domain& domain, Stage stage, Epoch epoch) {
   if (threadIdx.x != 0) return;
   if (blockIdx.x == 0) note_end(domain, stage);
-  if (domain.stress_delay_ns == 0) return;
-  const std::uint64_t end = now_ns() + stage_hash(domain, stage, epoch) % domain.stress_delay_ns;
-  while (now_ns() < end) {
-  }
+  if (domain.stress_delay_ns != 0) hold_up(domain, stage, epoch);
 }
 __device__ inline void pass_stage(const Domain& domain, Stage stage) {
   pass_stage(domain, stage, Epoch(domain.local->epoch));

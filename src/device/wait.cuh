@@ -21,9 +21,13 @@ struct WaitTarget {
 constexpr int kLooksPerClock = 64;
 constexpr int kClocksPerCheck = 16;
 
+// What runs rarely is called, not inlined, here and below: kernels of small batches wait for their
+// instructions more than for anything else.
+
 // The first caller of a rank fills its fault and tells the peers that it takes no further part.
-__device__ inline void raise_fault(const Domain& domain, const WaitTarget& target, FaultCause cause,
-                                   std::uint64_t expected, std::uint64_t seen) {
+__device__ __noinline__ static void raise_fault(const Domain& domain, WaitTarget target,
+                                                FaultCause cause, std::uint64_t expected,
+                                                std::uint64_t seen) {
   if (atomicExch(&domain.local->fault_is_claimed, 1U) != 0) return;
   Fault& fault = *domain.wait.fault;
   fault.cause = cause;
@@ -47,18 +51,22 @@ __device__ inline bool has_given_up(const Domain& domain, const WaitTarget& targ
   return record.first_missed <= target.epoch;
 }
 
-// Why a wait that has lasted a while should end now; false: go on.
-__device__ inline bool wait_is_over(const Domain& domain, const WaitTarget& target,
-                                    std::uint64_t start_ns, int round, FaultCause& cause) {
-  cause = FaultCause::kTimeout;
-  if (now_ns() - start_ns > domain.wait.timeout_ns) return true;
-  if (round % kClocksPerCheck != 0) return false;
-  cause = FaultCause::kCancelled;
-  if (SystemWord<std::uint32_t>(*domain.wait.cancelled).load(cuda::memory_order_relaxed) != 0) {
-    return true;
-  }
-  cause = FaultCause::kPeerGaveUp;
-  return target.peer != domain.rank && has_given_up(domain, target);
+// Whether a wait that has lasted a while goes on, or why it ends.
+enum class WaitState : std::uint32_t { kGoesOn, kTimeout, kPeerGaveUp, kCancelled };
+
+__device__ inline FaultCause cause_of(WaitState state) {
+  if (state == WaitState::kPeerGaveUp) return FaultCause::kPeerGaveUp;
+  return state == WaitState::kCancelled ? FaultCause::kCancelled : FaultCause::kTimeout;
+}
+
+__device__ __noinline__ static WaitState look_around(const Domain& domain, WaitTarget target,
+                                                     std::uint64_t start_ns, int round) {
+  if (now_ns() - start_ns > domain.wait.timeout_ns) return WaitState::kTimeout;
+  if (round % kClocksPerCheck != 0) return WaitState::kGoesOn;
+  const SystemWord<std::uint32_t> cancelled(*domain.wait.cancelled);
+  if (cancelled.load(cuda::memory_order_relaxed) != 0) return WaitState::kCancelled;
+  const bool lost = target.peer != domain.rank && has_given_up(domain, target);
+  return lost ? WaitState::kPeerGaveUp : WaitState::kGoesOn;
 }
 
 // How a wait that failed has ended.
@@ -81,7 +89,10 @@ __device__ inline bool await_word(const Domain& domain, const WaitTarget& target
       return true;
     }
     if (start_ns == 0) start_ns = now_ns();
-    if (wait_is_over(domain, target, start_ns, round, end.cause)) return false;
+    const WaitState state = look_around(domain, target, start_ns, round);
+    if (state == WaitState::kGoesOn) continue;
+    end.cause = cause_of(state);
+    return false;
   }
 }
 

@@ -26,6 +26,7 @@ __device__ bool await_peer(const BarrierParams& params, Rank peer) {
 // All threads: what await_all() does, without the ranks that are masked.
 __device__ bool await_present(const BarrierParams& params) {
   int missing = 0;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < params.domain.num_ranks(); i += kNumThreads) {
     if (params.masked[i] == 0 && !await_peer(params, Rank(i))) missing = 1;
   }

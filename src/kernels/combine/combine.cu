@@ -19,12 +19,14 @@ __device__ bool plan_ring(const CombineParams& params) {
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   unsigned long long most_tokens = 0;
   unsigned long long least_bytes = ~0ULL;
+#pragma unroll 1
   for (int i = lane; i < domain.num_ranks(); i += warpSize) {
     const ExchangeBlock& block = *domain.exchange(domain.rank, epoch, Rank(i));
     most_tokens = max(most_tokens, static_cast<unsigned long long>(block.num_tokens));
     if (block.source != CombineSource::kStaged) continue;
     least_bytes = min(least_bytes, static_cast<unsigned long long>(block.spans[0].bytes));
   }
+#pragma unroll 1
   for (int distance = warpSize / 2; distance > 0; distance /= 2) {
     most_tokens = max(most_tokens, __shfl_xor_sync(~0U, most_tokens, distance));
     least_bytes = min(least_bytes, __shfl_xor_sync(~0U, least_bytes, distance));
@@ -41,6 +43,7 @@ __device__ bool plan_ring(const CombineParams& params) {
 // All threads of block 0, after the exchange: where every rank gives out its rows and weights.
 __device__ void find_sources(const CombineParams& params) {
   const Domain& domain = params.domain;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
        i += static_cast<int>(blockDim.x)) {
     const ExchangeBlock& block = *domain.exchange(domain.rank, current_epoch(domain), Rank(i));
@@ -152,7 +155,9 @@ void with_kernel(bool nodes, bool stages, const Visit& visit) {
 
 template <class Codec>
 void load_kernels_of() {
+#pragma unroll 1
   for (const bool nodes : {false, true}) {
+#pragma unroll 1
     for (const bool stages : {false, true}) {
       with_kernel<Codec>(nodes, stages, [](auto* kernel) { allow_shared_memory(kernel); });
     }
@@ -162,6 +167,7 @@ void load_kernels_of() {
 }  // namespace
 
 void load_combine_kernels() {
+#pragma unroll 1
   for (const DType dtype : {DType::kBFloat16, DType::kFloat16, DType::kFloat32}) {
     with_codec(dtype, [](auto codec) { load_kernels_of<decltype(codec)>(); });
   }

@@ -48,6 +48,7 @@ class SourceList {
 
   // False when there is no further rank.
   __device__ bool next(const CombineParams& params, int& rank) {
+#pragma unroll 1
     while (left_ == 0) {
       base_ += warpSize;
       if (base_ >= params.domain.num_ranks()) return false;
@@ -95,16 +96,19 @@ class PullWork {
     if (!done()) sources_.restart(params_, pieces_.row());
   }
   __device__ bool is_ready(Patience patience) {
+#pragma unroll 1
     while (cursor_.is_before(pieces_.row())) cursor_.advance();
     return staged_.has(cursor_.chunk(), patience);
   }
   __device__ bool begin() {
+#pragma unroll 1
     for (; cursor_.is_before(pieces_.row()); cursor_.advance()) {
       if (!staged_.release(cursor_.chunk())) return false;
     }
     return true;
   }
   __device__ bool end() {
+#pragma unroll 1
     for (; !cursor_.is_behind_all(); cursor_.advance()) {
       if (!staged_.release(cursor_.chunk())) return false;
     }
@@ -167,6 +171,7 @@ __device__ inline float combined_weight(const CombineParams& params, std::int64_
   const int num_ranks = params.domain.num_ranks();
   const std::int64_t token = i / params.num_topk;
   float sum = 0.0F;
+#pragma unroll 1
   for (int rank = 0; rank < num_ranks; ++rank) {
     const std::int64_t row = params.routing.send_row[token * num_ranks + rank];
     if (row >= 0) sum += weights_of(rank)[row * params.num_topk + i % params.num_topk];

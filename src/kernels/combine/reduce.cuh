@@ -117,12 +117,14 @@ class LoadAhead {
   }
   // Waits for what is on its way from `step` on, which then is of no use.
   __device__ bool abandon(PullPipe& pipe, std::uint32_t step) const {
+#pragma unroll 1
     for (; step < num_loaded_; ++step) pipe.await(step);
     return false;
   }
 
  private:
   __device__ void fill(PullPipe& pipe, std::uint32_t step) {
+#pragma unroll 1
     while (num_loaded_ < step + kNumPullStages - 1) {
       if (load_one(pipe, Patience::kLookOnce)) continue;
       for (int i = 0; i < kNumPullStages - 2; ++i) pipe.load(num_loaded_, nullptr, 0);
@@ -130,6 +132,7 @@ class LoadAhead {
     }
   }
   __device__ bool load_one(PullPipe& pipe, Patience patience) {
+#pragma unroll 1
     for (; !work_.done(); work_.advance()) {
       if (!work_.is_ready(patience)) return false;
       const std::byte* from = nullptr;
@@ -150,6 +153,7 @@ template <class Shape, class Work>
 __device__ bool reduce_rows(Work work, PullPipe& pipe, std::uint32_t& step) {
   LoadAhead<Work> ahead(work, step);
   PieceReduction<Shape> reduction;
+#pragma unroll 1
   for (; !work.done(); work.advance()) {
     if (!work.begin()) return ahead.abandon(pipe, step);
     const std::uint32_t bytes = work.bytes();
@@ -159,6 +163,7 @@ __device__ bool reduce_rows(Work work, PullPipe& pipe, std::uint32_t& step) {
       if (work.bias(i) != nullptr) reduction.add_bias(work.bias(i), bytes);
     }
     Node node(0);
+#pragma unroll 1
     while (work.next_node(node)) {
       if (!ahead.provide(pipe, step)) return false;
       pipe.await(step);

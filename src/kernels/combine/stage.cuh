@@ -22,6 +22,7 @@ class ChunkRows {
     int length = 0;
     if (exists && !params.reads_itself(owner.value())) length = find(chunk, owner);
     int end = length;
+#pragma unroll 1
     for (int step = 1; step < warpSize; step *= 2) {
       const int lower = __shfl_up_sync(~0U, end, static_cast<unsigned>(step));
       if (lane() >= step) end += lower;
@@ -174,12 +175,14 @@ __device__ void stage_chunks(const CombineParams& params, const CombinePlan& pla
   const Domain& domain = params.domain;
   constexpr std::uint32_t kSlots = StagingRing::kNumSlots;
   std::uint32_t step = 0;
+#pragma unroll 1
   for (std::uint32_t chunk = 0; chunk < domain.local->ring.num_chunks; ++chunk) {
     const auto all = [](int) { return true; };
     if (chunk >= kSlots && !has_come(domain, all, SignalChannel::kConsumed, chunk + 1 - kSlots,
                                      Patience::kUntilDeadline)) {
       return;
     }
+#pragma unroll 1
     for (int owner = 0; owner < domain.num_ranks(); owner += warpSize) {
       const ChunkRows rows(params, chunk, owner);
       stage_rows<Shape>(params, plan, pipe, step, rows, index);

@@ -41,6 +41,7 @@ __device__ inline bool await_counts(const DispatchParams& params, const Dispatch
 // must follow.
 __device__ inline void sum_partials(const DispatchParams& params, const DispatchPlan& plan,
                                     std::int32_t* sums, int num_columns) {
+#pragma unroll 1
   for (int column = static_cast<int>(threadIdx.x); column < num_columns;
        column += static_cast<int>(blockDim.x)) {
     const std::int32_t* const partials = params.domain.partials + column;
@@ -56,11 +57,13 @@ __device__ inline void sum_partials(const DispatchParams& params, const Dispatch
 __device__ inline void keep_counts(const DispatchParams& params, int num_columns) {
   const Domain& domain = params.domain;
   const Epoch epoch = current_epoch(domain);
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks() * num_columns;
        i += static_cast<int>(blockDim.x)) {
     const std::int32_t* const row = domain.count_row(domain.rank, epoch, Rank(i / num_columns));
     params.routing.counts[i] = row[i % num_columns];
   }
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
        i += static_cast<int>(blockDim.x)) {
     params.routing.max_rows_of_rank[i] = domain.exchange(domain.rank, epoch, Rank(i))->row_limit();
@@ -74,6 +77,7 @@ __device__ inline void describe_receive(const DispatchParams& params) {
   const int num_ranks = domain.num_ranks();
   const CountMatrix matrix = params.count_matrix();
   const ExpertMap map = ExpertMap::make(params.num_experts, num_ranks);
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < num_ranks * num_ranks;
        i += static_cast<int>(blockDim.x)) {
     const Rank source(i / num_ranks);
@@ -81,6 +85,7 @@ __device__ inline void describe_receive(const DispatchParams& params) {
         static_cast<std::int32_t>(matrix.tokens_before(source.next(), Rank(i % num_ranks)));
   }
   const int num_local = params.topk.num_topk > 0 ? map.experts_per_rank : 0;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < num_local; i += static_cast<int>(blockDim.x)) {
     const auto rows =
         static_cast<std::int32_t>(matrix.num_selections(map.global(domain.rank, LocalExpert(i))));
@@ -97,6 +102,7 @@ __device__ inline std::int64_t scan_experts(const DispatchParams& params, Rank d
   const ExpertMap map = ExpertMap::make(params.num_experts, domain.num_ranks());
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   std::int64_t base = 0;
+#pragma unroll 1
   for (int first = 0; first < map.experts_per_rank; first += warpSize) {
     const int local = first + lane;
     const bool exists = local < map.experts_per_rank;
@@ -104,6 +110,7 @@ __device__ inline std::int64_t scan_experts(const DispatchParams& params, Rank d
     const std::int64_t rows =
         exists ? padded_group_rows(matrix, expert, params.expert_alignment) : 0;
     std::int64_t end = rows;
+#pragma unroll 1
     for (int step = 1; step < warpSize; step *= 2) {
       const std::int64_t lower = __shfl_up_sync(~0U, end, static_cast<unsigned>(step));
       if (lane >= step) end += lower;
@@ -128,11 +135,13 @@ __device__ inline std::int64_t tokens_to(const DispatchParams& params, Rank dest
   const Domain& domain = params.domain;
   const CountMatrix matrix = params.count_matrix();
   int sum = 0;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x % warpSize); i < domain.num_ranks(); i += warpSize) {
     sum += params.is_cached()
                ? matrix.tokens(Rank(i), destination)
                : domain.count_row(domain.rank, current_epoch(domain), Rank(i))[destination.index()];
   }
+#pragma unroll 1
   for (int step = warpSize / 2; step > 0; step /= 2) sum += __shfl_xor_sync(~0U, sum, step);
   return sum;
 }
@@ -167,6 +176,7 @@ __device__ inline int places_lack(const DispatchParams& params) {
   const int warp = static_cast<int>(threadIdx.x / warpSize);
   const int num_warps = static_cast<int>(blockDim.x / warpSize);
   int lacking = 0;
+#pragma unroll 1
   for (int i = warp; i < params.domain.num_ranks(); i += num_warps) {
     if (!find_place(params, Rank(i))) lacking = 1;
   }

@@ -28,6 +28,7 @@ __device__ int warp_index() { return static_cast<int>(threadIdx.x / warpSize); }
 // All threads of a block: tells the others how many of its tokens go where.
 __device__ void publish_partial(const Domain& domain, const std::int32_t* sums, int num_columns) {
   std::int32_t* const partial = domain.partials + static_cast<int>(blockIdx.x) * num_columns;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < num_columns; i += static_cast<int>(blockDim.x)) {
     partial[i] = sums[i];
   }

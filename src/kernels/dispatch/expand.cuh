@@ -133,6 +133,7 @@ __device__ inline void fill_tail(const DispatchParams& params, const FillShare& 
 __device__ inline void fill_unused(const DispatchParams& params, const FillShare& share) {
   fill_tail(params, share);
   const ExpertMap map = ExpertMap::make(params.num_experts, params.domain.num_ranks());
+#pragma unroll 1
   for (int local = share.index; local < map.experts_per_rank; local += share.count) {
     fill_gap(params, map, LocalExpert(local), share.crew);
   }

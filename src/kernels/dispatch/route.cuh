@@ -137,6 +137,7 @@ __device__ inline void count_masked_tokens(const DispatchParams& params, TokenRa
                                            std::int32_t* counters) {
   const int num_ranks = params.domain.num_ranks();
   const std::int64_t end = tokens.end * num_ranks;
+#pragma unroll 1
   for (std::int64_t i = tokens.begin * num_ranks + threadIdx.x % warpSize; i < end; i += warpSize) {
     if (params.mask[i] != 0) atomicAdd(&counters[i % num_ranks], 1);
   }
@@ -147,6 +148,7 @@ __device__ inline void count_masked_tokens(const DispatchParams& params, TokenRa
 __device__ inline void count_tokens(const DispatchParams& params, TokenRange tokens,
                                     const RouteCounters& counters, std::int32_t* sums) {
   const int warp = static_cast<int>(threadIdx.x / warpSize);
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < counters.num_columns * counters.num_warps;
        i += static_cast<int>(blockDim.x)) {
     counters.cells[i] = 0;
@@ -158,9 +160,11 @@ __device__ inline void count_tokens(const DispatchParams& params, TokenRange tok
     if (params.mask != nullptr) count_masked_tokens(params, mine, counters.row(warp));
   }
   __syncthreads();
+#pragma unroll 1
   for (int column = static_cast<int>(threadIdx.x); column < counters.num_columns;
        column += static_cast<int>(blockDim.x)) {
     std::int32_t sum = 0;
+#pragma unroll 1
     for (int i = 0; i < counters.num_warps; ++i) {
       const std::int32_t count = counters.row(i)[column];
       counters.row(i)[column] = sum;
@@ -178,6 +182,7 @@ __device__ inline void find_first_rows(const DispatchParams& params,
   const CountMatrix matrix = params.count_matrix();
   const bool compact = params.shape.layout == Layout::kCompact;
   const int num_columns = compact ? domain.num_ranks() : counters.num_columns;
+#pragma unroll 1
   for (int column = static_cast<int>(threadIdx.x); column < num_columns;
        column += static_cast<int>(blockDim.x)) {
     std::int32_t first =
@@ -188,6 +193,7 @@ __device__ inline void find_first_rows(const DispatchParams& params,
     for (unsigned block = 0; block < blockIdx.x; ++block) {
       first += domain.partials[static_cast<int>(block) * counters.num_columns + column];
     }
+#pragma unroll 1
     for (int warp = 0; warp < counters.num_warps; ++warp) counters.row(warp)[column] += first;
   }
   __syncthreads();
@@ -197,7 +203,9 @@ __device__ inline void find_first_rows(const DispatchParams& params,
 __device__ inline void place_masked_tokens(const DispatchParams& params, TokenRange tokens,
                                            std::int32_t* next_row) {
   const int num_ranks = params.domain.num_ranks();
+#pragma unroll 1
   for (int rank = static_cast<int>(threadIdx.x % warpSize); rank < num_ranks; rank += warpSize) {
+#pragma unroll 1
     for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
       const std::int64_t at = token * num_ranks + rank;
       const bool sent = params.mask[at] != 0;
@@ -211,6 +219,7 @@ __device__ inline void place_masked_tokens(const DispatchParams& params, TokenRa
 // One warp: marks its tokens as sent nowhere.
 __device__ inline void clear_destinations(const DispatchParams& params, TokenRange tokens) {
   const int num_ranks = params.domain.num_ranks();
+#pragma unroll 1
   for (std::int64_t i = tokens.begin * num_ranks + threadIdx.x % warpSize;
        i < tokens.end * num_ranks; i += warpSize) {
     params.routing.send_row[i] = static_cast<std::int32_t>(kNoRow);

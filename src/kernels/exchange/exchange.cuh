@@ -22,6 +22,7 @@ __device__ inline Epoch current_epoch(const Domain& domain) {
 // All threads of one block: tells all ranks that operation `epoch` has passed `channel`.
 __device__ inline void signal_all(const Domain& domain, SignalChannel channel, Epoch epoch) {
   const SignalValue done = SignalValue::of(epoch, kDone);
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
        i += static_cast<int>(blockDim.x)) {
     std::uint64_t* const word = domain.signal(Rank(i), channel, domain.rank);
@@ -36,12 +37,15 @@ __device__ inline void publish_call(const Domain& domain, const ExchangeBlock& m
   const Epoch epoch = current_epoch(domain);
   constexpr int kWords = sizeof(ExchangeBlock) / sizeof(std::uint64_t);
   const auto* const words = reinterpret_cast<const std::uint64_t*>(&mine);
+#pragma unroll 1
   for (Rank peer(0); peer.value() < domain.num_ranks(); peer = peer.next()) {
     auto* const block = reinterpret_cast<std::uint64_t*>(domain.exchange(peer, epoch, domain.rank));
     std::int32_t* const row = domain.count_row(peer, epoch, domain.rank);
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < kWords; i += static_cast<int>(blockDim.x)) {
       block[i] = words[i];
     }
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < num_counts; i += static_cast<int>(blockDim.x)) {
       row[i] = counts[i];
     }
@@ -62,6 +66,7 @@ __device__ inline bool await_all(const Domain& domain, Operation operation, Stag
                                  SignalChannel channel, std::uint32_t progress = kDone) {
   const Epoch epoch = current_epoch(domain);
   int missing = 0;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks();
        i += static_cast<int>(blockDim.x)) {
     const device::WaitTarget target{operation, stage, Rank(i), epoch};
@@ -78,6 +83,7 @@ __device__ inline int calls_differ(const Domain& domain) {
   const Epoch epoch = current_epoch(domain);
   const ExchangeBlock& first = *domain.exchange(domain.rank, epoch, Rank(0));
   int differs = 0;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < domain.num_ranks() * kNumFields;
        i += static_cast<int>(blockDim.x)) {
     const ExchangeBlock& other = *domain.exchange(domain.rank, epoch, Rank(i / kNumFields));

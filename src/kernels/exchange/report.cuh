@@ -24,12 +24,14 @@ __device__ inline void write_report(const Domain& domain, const ReportTarget& ta
   Report& report = *target.report;
   const int num_ranks = domain.num_ranks();
   constexpr int kWords = sizeof(ExchangeBlock) / sizeof(std::uint64_t);
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < num_ranks * kWords;
        i += static_cast<int>(blockDim.x)) {
     const auto* const block = reinterpret_cast<const std::uint64_t*>(
         domain.exchange(domain.rank, epoch, Rank(i / kWords)));
     reinterpret_cast<std::uint64_t*>(report.blocks())[i] = block[i % kWords];
   }
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < num_ranks * num_counts;
        i += static_cast<int>(blockDim.x)) {
     const std::int32_t* const row = domain.count_row(domain.rank, epoch, Rank(i / num_counts));

@@ -10,20 +10,15 @@
 
 namespace moelink::kernels {
 
-// Vectors of a control message.
-template <class Line>
-__device__ int control_vectors(const ControlBoard& board) {
-  const auto bytes = static_cast<std::size_t>(board.num_words()) * kLineWordBytes;
-  return static_cast<int>(num_lines(Line::kFormat, bytes)) * kVectorsPerLine;
-}
-
 // All warps of a block: visit(rank, first, count) for every 32 vectors of the messages of all
 // ranks.
-template <class Line, class Visit>
+template <class Visit>
 __device__ void for_each_control_step(const LowLatencyLink& link, const ControlBoard& board,
                                       const Visit& visit) {
-  const int total = control_vectors<Line>(board);
+  const int total =
+      board.num_counts > 0 ? link.lines.control_vectors : link.lines.plain_control_vectors;
   const int steps = (total + warpSize - 1) / warpSize;
+#pragma unroll 1
   for (int unit = static_cast<int>(threadIdx.x / warpSize); unit < link.num_ranks() * steps;
        unit += LowLatencyRoles::kNumWarps) {
     const int rank = unit / steps;
@@ -36,6 +31,7 @@ __device__ void for_each_control_step(const LowLatencyLink& link, const ControlB
 // follow.
 __device__ inline void head_controls(const LowLatencyLink& link, Epoch epoch, bool refused,
                                      const ControlBoard& board) {
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
        i += LowLatencyRoles::kNumThreads) {
     LowLatencyHeader& header = board.header(i);
@@ -50,7 +46,7 @@ __device__ inline void head_controls(const LowLatencyLink& link, Epoch epoch, bo
 // All threads of a block: sends the board's messages to the ranks.
 template <class Line>
 __device__ void send_controls(const LowLatencyLink& link, Epoch epoch, const ControlBoard& board) {
-  for_each_control_step<Line>(link, board, [&](int peer, int first, int count) {
+  for_each_control_step(link, board, [&](int peer, int first, int count) {
     if (is_masked(link, peer)) return;
     const int lane = static_cast<int>(threadIdx.x % warpSize);
     if (lane >= count) return;
@@ -139,12 +135,13 @@ __device__ bool hear_all(const LowLatencyLink& link, Stage stage, Epoch epoch, c
     if (threadIdx.x == 0 && !await_decision(link, stage, epoch)) failed = 1;
     if (__syncthreads_or(failed) != 0) return false;
   }
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
        i += LowLatencyRoles::kNumThreads) {
     heard.is_there[i] = is_masked(link, i) ? 0 : 1;
   }
   __syncthreads();
-  for_each_control_step<Line>(link, heard.board, [&](int source, int first, int count) {
+  for_each_control_step(link, heard.board, [&](int source, int first, int count) {
     if (heard.is_there[source] == 0) return;
     const bool outlives = decides && source != link.domain.rank.value();
     const auto on_loss = outlives ? device::OnLoss::kReport : device::OnLoss::kRaise;
@@ -160,6 +157,7 @@ __device__ bool hear_all(const LowLatencyLink& link, Stage stage, Epoch epoch, c
 // it. All blocks of all ranks come to the same answer; block 0 raises the fault.
 __device__ inline bool calls_match(const LowLatencyLink& link, Epoch epoch, const Heard& heard) {
   int differs = 0;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
        i += static_cast<int>(blockDim.x)) {
     if (heard.is_there[i] == 0) continue;

@@ -25,6 +25,7 @@ __device__ inline void lay_out_expert(const LowLatencyDispatchParams& params,
   const LowLatencyLink& link = params.link;
   const int num_ranks = link.num_ranks();
   std::int32_t begin = 0;
+#pragma unroll 1
   for (int source = 0; source < num_ranks; ++source) {
     std::int32_t& cell = incoming.heard.board.count(source, local);
     const std::int32_t count = incoming.heard.is_there[source] != 0 ? cell : 0;
@@ -43,6 +44,7 @@ __device__ inline void lay_out_expert(const LowLatencyDispatchParams& params,
 __device__ inline void lay_out(const LowLatencyDispatchParams& params, const Incoming& incoming) {
   const LowLatencyLink& link = params.link;
   if (params.layout == LowLatencyLayout::kPerExpert) {
+#pragma unroll 1
     for (int local = static_cast<int>(threadIdx.x); local < link.num_local;
          local += static_cast<int>(blockDim.x)) {
       lay_out_expert(params, incoming, local);
@@ -50,6 +52,7 @@ __device__ inline void lay_out(const LowLatencyDispatchParams& params, const Inc
   }
   if (threadIdx.x == 0) {
     std::int32_t sum = 0;
+#pragma unroll 1
     for (int source = 0; source < link.num_ranks(); ++source) {
       incoming.first_row[source] = sum;
       if (incoming.heard.is_there[source] != 0) {
@@ -66,6 +69,7 @@ __device__ inline void hand_out_sources(const LowLatencyDispatchParams& params,
                                         const Incoming& incoming) {
   const int num_ranks = params.link.num_ranks();
   const bool per_rank = params.layout == LowLatencyLayout::kPerRank;
+#pragma unroll 1
   for (int source = static_cast<int>(threadIdx.x); source < num_ranks;
        source += static_cast<int>(blockDim.x)) {
     const std::int32_t count = incoming.first_row[source + 1] - incoming.first_row[source];
@@ -73,6 +77,7 @@ __device__ inline void hand_out_sources(const LowLatencyDispatchParams& params,
     if (per_rank) params.recv_count[source] = count;
   }
   if (!per_rank) return;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < num_ranks * num_ranks;
        i += static_cast<int>(blockDim.x)) {
     params.layout_range[i] = 0;
@@ -151,6 +156,7 @@ __device__ inline void describe_row(const LowLatencyDispatchParams& params,
 __device__ inline void store_scales(const LowLatencyDispatchParams& params, const ArrivingRow& row,
                                     std::uint32_t offset, std::uint64_t word) {
   const int column = static_cast<int>(offset / sizeof(std::int32_t));
+#pragma unroll 1
   for (unsigned left = __ballot_sync(~0U, row.group_of_lane >= 0); left != 0; left &= left - 1) {
     const int from = __ffs(static_cast<int>(left)) - 1;
     const int group = __shfl_sync(~0U, row.group_of_lane, from);
@@ -220,6 +226,7 @@ __device__ void store_part(const LowLatencyDispatchParams& params, const Arrivin
                            const PayloadWords& words,
                            const device::LineBatch<Line, kRowSteps>& part) {
   const int out_of_lane = output_row_of_lane(params, row);
+#pragma unroll 1
   for (unsigned left = __ballot_sync(~0U, out_of_lane >= 0); left != 0; left &= left - 1) {
     const int out = __shfl_sync(~0U, out_of_lane, __ffs(static_cast<int>(left)) - 1);
     std::byte* const to =
@@ -241,6 +248,7 @@ __device__ Arrival await_header(const LowLatencyLink& link, const device::LineTa
   const std::size_t bytes = RowHeader::bytes(link.area.num_topk);
   const int count = static_cast<int>(num_lines(Line::kFormat, bytes)) * kVectorsPerLine;
   __syncwarp();  // all lanes are done with the header before
+#pragma unroll 1
   for (int first = 0; first < count; first += warpSize) {
     const int left = min(count - first, static_cast<int>(warpSize));
     device::LineBatch<Line, 1> batch;
@@ -300,8 +308,10 @@ __device__ void receive_rows(const LowLatencyDispatchParams& params, Epoch epoch
   // Neighbouring units go to different blocks: their memory is read by several SMs at once.
   int unit = static_cast<int>(threadIdx.x / warpSize * gridDim.x + blockIdx.x);
   ArrivingRow row{};
+#pragma unroll 1
   for (; unit < num_units; unit += stride) {
     const int number = unit / num_parts;
+#pragma unroll 1
     while (number >= incoming.first_row[row.source + 1]) ++row.source;
     row.i = number - incoming.first_row[row.source];
     if (!receive_part<Line>(params, epoch, incoming, row, unit - number * num_parts)) return;
@@ -314,9 +324,11 @@ __device__ inline void clear_unused(const LowLatencyDispatchParams& params,
   if (params.recv_topk_idx == nullptr) return;
   const LineArea& area = params.link.area;
   const int per_source = area.max_tokens * area.num_topk;
+#pragma unroll 1
   for (int source = static_cast<int>(blockIdx.x); source < params.link.num_ranks();
        source += static_cast<int>(gridDim.x)) {
     const int used = incoming.first_row[source + 1] - incoming.first_row[source];
+#pragma unroll 1
     for (int i = used * area.num_topk + static_cast<int>(threadIdx.x); i < per_source;
          i += static_cast<int>(blockDim.x)) {
       const std::int64_t at = std::int64_t{source} * per_source + i;

@@ -66,6 +66,7 @@ __device__ inline bool await_half(const LowLatencyLink& link, Epoch epoch, Rank 
 // All threads of a block: whether this rank may write to the half that `epoch` takes at its peers.
 __device__ inline bool may_send(const LowLatencyLink& link, Epoch epoch) {
   int missing = threadIdx.x == 0 && is_broken(link) ? 1 : 0;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
        i += static_cast<int>(blockDim.x)) {
     if (i == link.domain.rank.value() || is_masked(link, i)) continue;
@@ -108,6 +109,7 @@ __device__ inline void finish(const LowLatencyLink& link, Epoch epoch, Stage las
   __syncthreads();
   if (!is_last) return;
   if (receives(link.phase) && !is_broken(link)) {
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
          i += static_cast<int>(blockDim.x)) {
       if (i == link.domain.rank.value() || is_masked(link, i)) continue;

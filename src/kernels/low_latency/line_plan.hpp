@@ -21,6 +21,9 @@ struct LinePlan {
   std::uint32_t row_stride = 0;
   std::uint32_t return_stride = 0;
 
+  std::int32_t control_vectors = 0;        // of a message with a count per local expert
+  std::int32_t plain_control_vectors = 0;  // of one without counts
+
   std::uint32_t header_bytes = 0;  // of a row message
   std::uint32_t body_start = 0;    // header and scales
   std::uint32_t payload_bytes = 0;
@@ -33,7 +36,7 @@ struct LinePlan {
   std::int32_t return_parts = 0;
 
   // `wire_format`: as LowLatencyHeader::format.
-  static LinePlan make(const LineArea& area, std::uint32_t wire_format) {
+  static LinePlan make(const LineArea& area, int num_local, std::uint32_t wire_format) {
     const auto vectors = [&area](std::size_t bytes) {
       return static_cast<std::int32_t>(num_lines(area.format, bytes)) * kVectorsPerLine;
     };
@@ -47,6 +50,8 @@ struct LinePlan {
     plan.control_stride = narrow(area.control_stride());
     plan.row_stride = narrow(area.row_stride());
     plan.return_stride = narrow(area.return_stride());
+    plan.control_vectors = vectors(LineArea::control_bytes(num_local));
+    plan.plain_control_vectors = vectors(LineArea::control_bytes(0));
     plan.header_bytes = narrow(RowHeader::bytes(area.num_topk));
     plan.body_start = narrow(plan.header_bytes + body.scale_bytes);
     plan.payload_bytes = narrow(body.payload_bytes);

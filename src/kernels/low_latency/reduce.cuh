@@ -40,6 +40,7 @@ __device__ inline Terms terms_of(const LowLatencyCombineParams& params, int toke
   int place = __popc(all & ((1U << lane) - 1));  // selections in their order
   if (!exact) {                                  // or one per rank, in the order of ranks
     place = 0;
+#pragma unroll 1
     for (unsigned left = all; left != 0; left &= left - 1) {
       const int other = __shfl_sync(~0U, choice.owner, __ffs(static_cast<int>(left)) - 1);
       if (other < choice.owner) ++place;
@@ -134,6 +135,7 @@ __device__ void reduce_tokens(const LowLatencyCombineParams& params, Epoch epoch
   const int num_parts = (link.lines.return_vectors + kVectors - 1) / kVectors;
   const int stride = static_cast<int>(gridDim.x) * LowLatencyRoles::kNumWarps;
   int unit = static_cast<int>(threadIdx.x / warpSize * gridDim.x + blockIdx.x);
+#pragma unroll 1
   for (; unit < link.num_tokens * num_parts; unit += stride) {
     const int token = unit / num_parts;
     const int first = (unit - token * num_parts) * kVectors;
@@ -153,6 +155,7 @@ __device__ inline void leave_out_strangers(const LowLatencyCombineParams& params
   const LowLatencyLink& link = params.link;
   count_tokens_before(link, link.num_tokens, counts);
   __syncthreads();
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
        i += static_cast<int>(blockDim.x)) {
     const auto sent = static_cast<std::uint32_t>(*counts.num_tokens(i));
@@ -173,6 +176,7 @@ __device__ bool hear_of_return(const LowLatencyCombineParams& params, Epoch epoc
     if (link.survival == Survival::kMask) leave_out_strangers(params, heard, counts);
     return true;
   }
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
        i += static_cast<int>(blockDim.x)) {
     heard.is_there[i] = is_masked(link, i) ? 0 : 1;

@@ -169,9 +169,11 @@ __device__ void return_rows(const LowLatencyCombineParams& params, Epoch epoch) 
   const int stride = static_cast<int>(gridDim.x) * LowLatencyRoles::kNumWarps;
   int unit = static_cast<int>(threadIdx.x / warpSize * gridDim.x + blockIdx.x);
   int before = 0;  // units of the sources before
+#pragma unroll 1
   for (int source = 0; source < link.num_ranks(); ++source) {
     const int end = before + params.memory.num_received[source] * num_parts;
     const bool skips = __any_sync(~0U, is_masked(link, source)) != 0;
+#pragma unroll 1
     for (; unit < end; unit += stride) {
       if (skips) continue;
       const int i = (unit - before) / num_parts;
@@ -194,6 +196,7 @@ template <class Line>
 __device__ void announce_return(const LowLatencyCombineParams& params, Epoch epoch,
                                 const ControlBoard& board) {
   const LowLatencyLink& link = params.link;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks();
        i += LowLatencyRoles::kNumThreads) {
     *board.num_tokens(i) = params.memory.num_received[i];

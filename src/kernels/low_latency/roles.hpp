@@ -13,8 +13,6 @@ struct LowLatencyRoles {
 
 inline constexpr int kLinesPerStep = 4;  // a warp holds as many with one vector per lane
 inline constexpr int kRowSteps = 2;      // of a part of a row, which a warp has in flight at a time
-inline constexpr int kHeldVectors = 4;   // of a row of x that a thread loads ahead
-inline constexpr int kMaxLowLatencyHidden =
-    kHeldVectors * LowLatencyRoles::kNumThreads * 8;  // 16384
+inline constexpr int kMaxLowLatencyHidden = 16384;  // a row must fit the shared memory of a block
 
 }  // namespace moelink::kernels

@@ -68,6 +68,7 @@ __device__ inline Choice choice_at(const LowLatencyLink& link, int index, int sl
 // that has seen an id which is no expert. A barrier must follow before the counts are read.
 __device__ inline bool count_tokens_before(const LowLatencyLink& link, int num_tokens,
                                            const ControlBoard& counts) {
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks() * counts.stride;
        i += LowLatencyRoles::kNumThreads) {
     counts.cells[i] = 0;
@@ -79,6 +80,7 @@ __device__ inline bool count_tokens_before(const LowLatencyLink& link, int num_t
   const int slot = lane / num_topk;
   const int stride = per_step * LowLatencyRoles::kNumWarps;
   bool is_bad = false;
+#pragma unroll 1
   for (int token = static_cast<int>(threadIdx.x / warpSize) * per_step; token < num_tokens;
        token += stride) {
     const bool exists = slot < per_step && token + slot < num_tokens;
@@ -144,6 +146,7 @@ __device__ inline void describe_token(const LowLatencyLink& link, int token,
   }
   if (lane == 0) targets.count = __popc(firsts);
   int target = 0;
+#pragma unroll 1
   for (unsigned left = firsts; left != 0; left &= left - 1, ++target) {
     const int owner = __shfl_sync(~0U, choice.owner, __ffs(static_cast<int>(left)) - 1);
     auto* const words = reinterpret_cast<std::uint32_t*>(headers + static_cast<unsigned>(target) *

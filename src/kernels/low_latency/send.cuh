@@ -20,47 +20,67 @@ struct TokenImage {
 };
 
 // The calling thread's vectors of a row of x: those with index thread, thread + block size, ...
-struct HeldRow {
-  uint4 vectors[kHeldVectors];
-
+class HeldRow {
+ public:
+  // Starts loading the first two.
   __device__ void load(const std::byte* row, int count) {
-#pragma unroll
-    for (int j = 0; j < kHeldVectors; ++j) {
-      const int v = j * LowLatencyRoles::kNumThreads + static_cast<int>(threadIdx.x);
-      vectors[j] = v < count ? reinterpret_cast<const uint4*>(row)[v] : make_uint4(0, 0, 0, 0);
-    }
+    vectors_ = reinterpret_cast<const uint4*>(row) + threadIdx.x;
+    left_ = count - static_cast<int>(threadIdx.x);
+    this_ = load_next();
+    next_ = load_next();
   }
+  __device__ const uint4& get() const { return this_; }
+  // Goes on to the next one, and starts loading the one after it.
+  __device__ void advance() {
+    this_ = next_;
+    next_ = load_next();
+  }
+
+ private:
+  __device__ uint4 load_next() {
+    const uint4 vector = left_ > 0 ? *vectors_ : make_uint4(0, 0, 0, 0);
+    vectors_ += LowLatencyRoles::kNumThreads;
+    left_ -= LowLatencyRoles::kNumThreads;
+    return vector;
+  }
+
+  const uint4* vectors_;
+  int left_;
+  uint4 this_;
+  uint4 next_;
 };
 
+// All lanes of a warp: quantises vector `v` of a row of `count` into the body.
+__device__ inline void store_quantised(ScaleFormat format, const uint4& vector, int v, int count,
+                                       std::byte* body, std::byte* payload) {
+  const BlockScale scale = device::scale_of_block(vector, format);
+  if (v >= count) return;
+  reinterpret_cast<uint2*>(payload)[v] = device::quantize_vector(vector, scale.inverse);
+  if (v % device::kLanesPerBlock != 0) return;
+  const int block = v / device::kLanesPerBlock;
+  if (format == ScaleFormat::kPackedUE8M0) {
+    reinterpret_cast<std::uint8_t*>(body)[block] =
+        static_cast<std::uint8_t>(ue8m0_byte(scale.stored));
+  } else {
+    reinterpret_cast<float*>(body)[block] = scale.stored;
+  }
+}
+
 // All threads of a block: quantises the row, or copies it, into the body.
-__device__ inline void store_body(const LowLatencyLink& link, const HeldRow& row, std::byte* body) {
-  const RowBody layout = RowBody::make(link.header.format, link.area.hidden);
+__device__ inline void store_body(const LowLatencyLink& link, HeldRow& row, std::byte* body) {
   const int count = static_cast<int>(link.area.hidden / kChannelsPerVector);
-  std::byte* const payload = body + layout.scale_bytes;
-#pragma unroll
-  for (int j = 0; j < kHeldVectors; ++j) {
-    const int first = j * LowLatencyRoles::kNumThreads;
-    if (first >= count) break;
+  std::byte* const payload = body + (link.lines.body_start - link.lines.header_bytes);
+#pragma unroll 1
+  for (int first = 0; first < count; first += LowLatencyRoles::kNumThreads) {
     const int v = first + static_cast<int>(threadIdx.x);
-    if (link.header.format == kWireBFloat16) {
-      if (v < count)
-        reinterpret_cast<uint2*>(payload)[2 * v] = make_uint2(row.vectors[j].x, row.vectors[j].y);
-      if (v < count)
-        reinterpret_cast<uint2*>(payload)[2 * v + 1] =
-            make_uint2(row.vectors[j].z, row.vectors[j].w);
-      continue;
-    }
-    const auto format = static_cast<ScaleFormat>(link.header.format - 1);
-    const BlockScale scale = device::scale_of_block(row.vectors[j], format);
-    if (v >= count) continue;
-    reinterpret_cast<uint2*>(payload)[v] = device::quantize_vector(row.vectors[j], scale.inverse);
-    if (v % device::kLanesPerBlock != 0) continue;
-    const int block = v / device::kLanesPerBlock;
-    if (format == ScaleFormat::kPackedUE8M0) {
-      reinterpret_cast<std::uint8_t*>(body)[block] =
-          static_cast<std::uint8_t>(ue8m0_byte(scale.stored));
-    } else {
-      reinterpret_cast<float*>(body)[block] = scale.stored;
+    const uint4 vector = row.get();
+    row.advance();
+    if (link.header.format != kWireBFloat16) {
+      store_quantised(static_cast<ScaleFormat>(link.header.format - 1), vector, v, count, body,
+                      payload);
+    } else if (v < count) {
+      reinterpret_cast<uint2*>(payload)[2 * v] = make_uint2(vector.x, vector.y);
+      reinterpret_cast<uint2*>(payload)[2 * v + 1] = make_uint2(vector.z, vector.w);
     }
   }
 }
@@ -71,6 +91,7 @@ __device__ void send_image(const LowLatencyLink& link, Epoch epoch, const TokenI
   const LinePlan& lines = link.lines;
   const int lane = static_cast<int>(threadIdx.x % warpSize);
   const int first_row = link.domain.rank.value() * link.area.max_tokens;
+#pragma unroll 1
   for (int target = 0; target < image.targets->count; ++target) {
     const std::byte* const header =
         image.headers + static_cast<unsigned>(target) * lines.header_bytes;
@@ -83,6 +104,7 @@ __device__ void send_image(const LowLatencyLink& link, Epoch epoch, const TokenI
         reinterpret_cast<uint4*>(link.area_of(Rank(image.targets->rank[target])) +
                                  lines.row_offset(epoch, first_row + image.targets->slot[target]));
     // Each warp has the same vectors of all targets.
+#pragma unroll 1
     for (int v = static_cast<int>(threadIdx.x / warpSize) * warpSize + lane; v < lines.row_vectors;
          v += LowLatencyRoles::kNumThreads) {
       const LineWords words = words_of_vector(Line::kFormat, v);
@@ -114,6 +136,7 @@ __device__ void send_tokens(const LowLatencyDispatchParams& params, Epoch epoch,
   device::pass_stage(link.domain, Stage::kCount, epoch);
   if (!may_send(link, epoch)) return;
   device::pass_stage(link.domain, Stage::kExchange, epoch);
+#pragma unroll 1
   for (int token = begin; token < end; ++token) {
     if (describes) {
       describe_token(link, token, chosen, counts, *image.targets, image.headers);
@@ -130,6 +153,7 @@ __device__ void send_tokens(const LowLatencyDispatchParams& params, Epoch epoch,
 // Selections that ids which repeat within tokens have added up to for one expert may not fit.
 __device__ inline bool exceeds_limits(const LowLatencyLink& link, const ControlBoard& counts) {
   bool exceeds = false;
+#pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks() * link.num_local;
        i += LowLatencyRoles::kNumThreads) {
     const int owner = i / link.num_local;

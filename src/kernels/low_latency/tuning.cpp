@@ -19,7 +19,7 @@ int blocks_for(std::int64_t num_units) {
 
 int plan_low_latency(LowLatencyDispatchParams& params, int num_blocks) {
   LowLatencyLink& link = params.link;
-  link.lines = LinePlan::make(link.area, link.header.format);
+  link.lines = LinePlan::make(link.area, link.num_local, link.header.format);
   link.shared =
       LowLatencyShared::of_dispatch(link.num_ranks(), link.num_experts, link.area.num_topk,
                                     RowBody::make(link.header.format, link.area.hidden).bytes());
@@ -31,7 +31,7 @@ int plan_low_latency(LowLatencyDispatchParams& params, int num_blocks) {
 
 int plan_low_latency(LowLatencyCombineParams& params, int num_blocks) {
   LowLatencyLink& link = params.link;
-  link.lines = LinePlan::make(link.area, kWireBFloat16);
+  link.lines = LinePlan::make(link.area, link.num_local, kWireBFloat16);
   link.shared = LowLatencyShared::of_combine(link.num_ranks(), link.num_experts);
   const std::int64_t rows = std::int64_t{link.num_tokens} * link.num_ranks();
   return std::clamp(blocks_for(rows * link.lines.return_parts), 1, num_blocks);
