@@ -12,6 +12,10 @@ bool has_cuda_backend();
 // or "ipc". Throws Error where CUDA does not work.
 const char* cuda_memory_kind(int device);
 
+// How low latency messages go from `device` to memory of `peer`: "whole" or "split". Throws Error
+// where CUDA does not work.
+const char* cuda_line_format(int device, int peer);
+
 // An event behind what is enqueued on `cuda_stream`, a cudaStream_t of `device`, now. Throws
 // Error(kUnsupported) in builds without the CUDA backend.
 Event record_event(int device, void* cuda_stream);

@@ -34,6 +34,8 @@ void bind_machine(nb::module_& m) {
   m.def("has_cuda_backend", &has_cuda_backend, "Whether this build has the CUDA backend.");
   m.def("cuda_memory_kind", &cuda_memory_kind, nb::arg("device"),
         "Kind of symmetric memory that processes with this GPU each would share.");
+  m.def("cuda_line_format", &cuda_line_format, nb::arg("device"), nb::arg("peer"),
+        "How low latency messages go from a GPU to memory of another, or of itself.");
 }
 
 }  // namespace moelink::python

@@ -44,6 +44,7 @@ def test_doctor_without_a_gpu_says_so(use_torch: Any) -> None:
             assert check().status == NO
             assert check().finding.startswith("no GPU")
         assert doctor_cuda.check_symmetric_memory().finding == "no GPU"
+        assert doctor_cuda.check_lines().finding == "no GPU"
 
 
 def test_doctor_lists_gpus_and_those_that_are_apart(use_torch: Any) -> None:
@@ -73,6 +74,26 @@ def test_doctor_names_the_kind_of_memory_that_would_be_chosen(
     check = doctor_cuda.check_symmetric_memory()
     assert check.finding == f"{expected}, 8 GiB free"
     assert check.status == (OK if expected == "cuda_vmm" else LIMITED)
+
+
+@pytest.mark.parametrize(
+    ("linked", "status", "finding"),
+    [
+        ({(0, 1), (1, 0)}, OK, "whole: 120 of 128 bytes are data"),
+        ({(1, 0)}, LIMITED, "split, because of GPUs 0 and 1: half of a line is data"),
+    ],
+)
+def test_doctor_names_the_lines_that_would_carry_low_latency_messages(
+    use_torch: Any, monkeypatch: pytest.MonkeyPatch, linked: Any, status: str, finding: str
+) -> None:
+    def line_format(gpu: int, peer: int) -> str:
+        return "whole" if gpu == peer or (gpu, peer) in linked else "split"
+
+    use_torch(fake_torch(["A", "B"]))
+    monkeypatch.setattr(moelink, "has_cuda_backend", lambda: True)
+    monkeypatch.setattr(moelink._core, "cuda_line_format", line_format)
+    check = doctor_cuda.check_lines()
+    assert (check.status, check.finding) == (status, finding)
 
 
 def test_bench_refuses_what_gpus_cannot_do(

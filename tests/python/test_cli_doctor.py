@@ -37,6 +37,7 @@ CHECKS = [
     "GPUs in PyTorch",
     "GPU to GPU",
     "GPU memory kind",
+    "low latency lines",
     "network",
     "network hardware",
 ]

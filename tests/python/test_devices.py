@@ -41,6 +41,8 @@ def test_a_build_without_cuda_says_so():
         moelink.Event.record(0, 0)
     with pytest.raises(moelink.Error, match="no CUDA backend"):
         _core.cuda_memory_kind(0)
+    with pytest.raises(moelink.Error, match="no CUDA backend"):
+        _core.cuda_line_format(0, 0)
 
 
 def test_events_of_the_cpu_can_be_waited_for_as_if_on_a_stream():

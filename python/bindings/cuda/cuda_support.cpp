@@ -43,6 +43,17 @@ const char* cuda_memory_kind(int device) {
   return can_pass && wish != "ipc" ? "vmm" : "ipc";
 }
 
+const char* cuda_line_format(int device, int peer) {
+  const std::string& wish = environment().line_format;
+  if (wish == "whole" || (wish == "auto" && device == peer)) return "whole";
+  if (wish == "split") return "split";
+  int has_native_atomics = 0;
+  check_cuda(cudaDeviceGetP2PAttribute(&has_native_atomics, cudaDevP2PAttrNativeAtomicSupported,
+                                       device, peer),
+             "ask how devices are linked");
+  return has_native_atomics != 0 ? "whole" : "split";
+}
+
 Event record_event(int device, void* cuda_stream) {
   const DeviceScope scope(device);
   return Event(std::make_shared<RecordedEvent>(static_cast<cudaStream_t>(cuda_stream)));

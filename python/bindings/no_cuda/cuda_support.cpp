@@ -12,6 +12,12 @@ const char* cuda_memory_kind(int device) {
   throw Error(ErrorCode::kUnsupported, "this build of Moelink has no CUDA backend");
 }
 
+const char* cuda_line_format(int device, int peer) {
+  static_cast<void>(device);
+  static_cast<void>(peer);
+  throw Error(ErrorCode::kUnsupported, "this build of Moelink has no CUDA backend");
+}
+
 Event record_event(int device, void* cuda_stream) {
   static_cast<void>(device);
   static_cast<void>(cuda_stream);

@@ -17,6 +17,7 @@ def checks() -> list[Check]:
         check_torch,
         check_peer_access,
         check_symmetric_memory,
+        check_lines,
     )
     return [function() for function in functions]
 
@@ -24,7 +25,7 @@ def checks() -> list[Check]:
 def check_backend() -> Check:
     name = "CUDA backend"
     if _has_backend():
-        return Check(name, OK, "in this build (high-throughput mode)")
+        return Check(name, OK, "in this build")
     return Check(
         name, NO, f"not in this build: {_ON_CPU}", "for GPUs: build it with -DMOELINK_CUDA=ON"
     )
@@ -90,6 +91,32 @@ def check_symmetric_memory() -> Check:
         return Check(name, OK, finding)
     advice = "see MOELINK_CUDA_MEMORY in docs/architecture.md"
     return Check(name, LIMITED, finding, advice)
+
+
+def check_lines() -> Check:
+    """How low latency messages would travel, with all GPUs taking part."""
+    name = "low latency lines"
+    torch = _torch_with_gpu()
+    if torch is None or not _has_backend():
+        return Check(name, NO, "no GPU" if torch is None else "no CUDA backend")
+    core = importlib.import_module("moelink._core")
+    moelink = importlib.import_module("moelink")
+    gpus = range(torch.cuda.device_count())
+    try:
+        apart = [
+            f"{gpu} and {peer}"
+            for gpu in gpus
+            for peer in gpus
+            if core.cuda_line_format(gpu, peer) == "split"
+        ]
+    except (moelink.Error, RuntimeError) as error:
+        return Check(name, NO, str(error), "run nvidia-smi to see whether the GPUs are well")
+    if not apart:
+        return Check(name, OK, "whole: 120 of 128 bytes are data")
+    advice = "NVLink keeps lines whole; see MOELINK_LINES in docs/architecture.md"
+    return Check(
+        name, LIMITED, f"split, because of GPUs {apart[0]}: half of a line is data", advice
+    )
 
 
 def _has_backend() -> bool:
