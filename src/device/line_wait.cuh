@@ -87,7 +87,10 @@ __device__ Arrival await_lines(const Domain& domain, const LineTarget& target, c
     const WaitState state =
         is_broken ? WaitState::kTimeout : look_around(domain, target.wait, start_ns, round);
     const unsigned lanes = __ballot_sync(~0U, state != WaitState::kGoesOn);
-    if (lanes == 0) continue;
+    if (lanes == 0) {
+      __nanosleep(kNapNs);
+      continue;
+    }
     // A peer may have sent these lines before it gave up.
     batch.load(from, count);
     if (batch.have_arrived(count, target.epoch)) return Arrival::kArrived;

@@ -20,6 +20,9 @@ struct WaitTarget {
 // Looks after the clock, the host and the peer each so many looks at the word.
 constexpr int kLooksPerClock = 64;
 constexpr int kClocksPerCheck = 16;
+// Between the looks of a wait that has lasted a while: hundreds of warps that look without pause
+// leave the memory that they look at no time for what they wait for.
+constexpr unsigned kNapNs = 200;
 
 // What runs rarely is called, not inlined, here and below: kernels of small batches wait for their
 // instructions more than for anything else.
@@ -90,9 +93,11 @@ __device__ inline bool await_word(const Domain& domain, const WaitTarget& target
     }
     if (start_ns == 0) start_ns = now_ns();
     const WaitState state = look_around(domain, target, start_ns, round);
-    if (state == WaitState::kGoesOn) continue;
-    end.cause = cause_of(state);
-    return false;
+    if (state != WaitState::kGoesOn) {
+      end.cause = cause_of(state);
+      return false;
+    }
+    __nanosleep(kNapNs);
   }
 }
 
@@ -127,7 +132,10 @@ __device__ bool wait_for_blocks(const Domain& domain, const WaitTarget& target, 
     if (start_ns == 0) start_ns = now_ns();
     const DeviceWord<std::uint32_t> fault(domain.local->fault_is_claimed);
     if (fault.load(cuda::memory_order_relaxed) != 0) return false;
-    if (now_ns() - start_ns < kBlockPatience * domain.wait.timeout_ns) continue;
+    if (now_ns() - start_ns < kBlockPatience * domain.wait.timeout_ns) {
+      __nanosleep(kNapNs);
+      continue;
+    }
     raise_fault(domain, target, FaultCause::kTimeout, value, word.load(cuda::memory_order_relaxed));
     return false;
   }

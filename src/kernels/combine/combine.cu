@@ -88,12 +88,17 @@ __device__ void move_rows(const CombineParams& params, const CombinePlan& plan, 
                 plan.chunk_bytes, barriers[warp]);
   const int index = warp * plan.num_blocks + block;
   if constexpr (Shape::kStages) {
+    __shared__ std::uint32_t passed[StagingRing::kNumSlots];
+    if (threadIdx.x < StagingRing::kNumSlots) passed[threadIdx.x] = 0;
+    __syncthreads();
     if (block >= plan.num_blocks) {
       return stage_chunks<Shape>(params, plan, pipe,
-                                 warp * plan.num_stage_blocks + block - plan.num_blocks);
+                                 warp * plan.num_stage_blocks + block - plan.num_blocks,
+                                 {passed, CombineRoles::kNumWarps, plan.num_stage_blocks});
     }
     if (index >= plan.pulling.num_warps) {
-      return stage_chunks<Shape>(params, plan, pipe, index - plan.pulling.num_warps);
+      return stage_chunks<Shape>(params, plan, pipe, index - plan.pulling.num_warps,
+                                 {passed, CombineRoles::kNumStageWarps, plan.num_blocks});
     }
   }
   pull_rows<Shape>(params, plan, pipe, index);

@@ -28,39 +28,78 @@ __device__ bool has_come(const Domain& domain, const Concerns& concerns, SignalC
     if (!concerns(i)) continue;
     std::uint64_t* const word = domain.signal(domain.rank, channel, Rank(i));
     if (patience == Patience::kLookOnce) {
-      came = value.reached_by(device::load_acquire_sys(word));
+      came = value.reached_by(device::load_relaxed_sys(word));
+      if (came) device::load_acquire_sys(word);  // orders
     } else {
       came = device::wait_for(domain, {Operation::kCombine, stage, Rank(i), epoch}, word, value);
     }
   }
-  came = __all_sync(~0U, came) != 0;
+  if (__all_sync(~0U, came) == 0) return false;
   __syncwarp();  // what one lane has acquired, all have
   device::fence_bulk_copies();
-  return came;
+  return true;
 }
 
-// One warp, when it has done its part of `chunk`; the last of `num_warps` tells all ranks.
-// `counters`: one of each slot. Release: publishes what these warps have written before; their bulk
-// copies must be complete and fenced. A warp passes a chunk only once that of kNumSlots before has
-// been passed by all, so the counters of chunks never mix.
-__device__ inline void pass_chunk(const Domain& domain, SignalChannel channel,
-                                  std::uint32_t* counters, std::uint32_t chunk, int num_warps) {
-  __syncwarp();
-  int last = 0;
-  if (threadIdx.x % warpSize == 0) {
-    const device::DeviceWord<std::uint32_t> passed(counters[chunk % StagingRing::kNumSlots]);
-    last = passed.fetch_add(1, cuda::memory_order_acq_rel) + 1 ==
-           static_cast<std::uint32_t>(num_warps);
-    if (last != 0) passed.store(0, cuda::memory_order_relaxed);
-  }
-  if (__shfl_sync(~0U, last, 0) == 0) return;
-  __syncwarp();
+// One warp: tells all ranks that this one has passed `chunk` on `channel`. Release.
+__device__ inline void signal_chunk(const Domain& domain, SignalChannel channel,
+                                    std::uint32_t chunk) {
   const SignalValue value = SignalValue::of(current_epoch(domain), chunk + 1);
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x % warpSize); i < domain.num_ranks(); i += warpSize) {
     std::uint64_t* const word = domain.signal(Rank(i), channel, domain.rank);
     device::SystemWord<std::uint64_t>(*word).store(value.word(), cuda::memory_order_release);
   }
+}
+
+// One lane: joins those that have passed a chunk; true for the last of `count`. Of each slot there
+// is one counter: whoever passes a chunk knows that all have passed that of kNumSlots before, so
+// that chunks never mix.
+template <cuda::thread_scope kScope>
+__device__ bool is_last_to_pass(std::uint32_t& counter, int count, cuda::memory_order order) {
+  const cuda::atomic_ref<std::uint32_t, kScope> passed(counter);
+  if (passed.fetch_add(1, order) + 1 != static_cast<std::uint32_t>(count)) return false;
+  passed.store(0, cuda::memory_order_relaxed);
+  return true;
+}
+
+// One warp, when it has read its rows of `chunk`; the last of `num_warps` tells all ranks. Relaxed:
+// the rows are in this SM, and nothing was written that others should see. A fence of each warp,
+// which waits for everything under way on its SM, cost more than all else: 0.2 ms per chunk.
+__device__ inline void pass_consumed(const Domain& domain, std::uint32_t chunk, int num_warps) {
+  __syncwarp();
+  int last = 0;
+  if (threadIdx.x % warpSize == 0) {
+    last = is_last_to_pass<cuda::thread_scope_device>(
+        domain.local->num_consumed[chunk % StagingRing::kNumSlots], num_warps,
+        cuda::memory_order_relaxed);
+  }
+  if (__shfl_sync(~0U, last, 0) == 0) return;
+  signal_chunk(domain, SignalChannel::kConsumed, chunk);
+}
+
+// Who stages: the warps of a block meet in its shared memory first, so that one fence serves all.
+struct StageCrew {
+  std::uint32_t* passed;  // [kNumSlots] in shared memory, zero at first
+  int num_warps;          // of this block that stage
+  int num_blocks;         // of the grid that have such warps
+};
+
+// One warp, when it has staged its rows of `chunk`; the last one tells all ranks. Release:
+// publishes what the warps have written; their bulk copies must be complete and fenced.
+__device__ inline void pass_staged(const Domain& domain, std::uint32_t chunk,
+                                   const StageCrew& crew) {
+  constexpr std::uint32_t kSlots = StagingRing::kNumSlots;
+  __syncwarp();
+  int last = 0;
+  if (threadIdx.x % warpSize == 0) {
+    last = is_last_to_pass<cuda::thread_scope_block>(crew.passed[chunk % kSlots], crew.num_warps,
+                                                     cuda::memory_order_acq_rel) &&
+           is_last_to_pass<cuda::thread_scope_device>(domain.local->num_staged[chunk % kSlots],
+                                                      crew.num_blocks, cuda::memory_order_acq_rel);
+  }
+  if (__shfl_sync(~0U, last, 0) == 0) return;
+  __syncwarp();
+  signal_chunk(domain, SignalChannel::kStaged, chunk);
 }
 
 // Which chunk the tokens of a warp belong to; they come in ascending order.
@@ -115,7 +154,7 @@ class StagedChunks {
   __device__ bool release(std::uint32_t chunk) {
     if (ring().num_chunks == 0) return true;
     if (!has(chunk, Patience::kUntilDeadline)) return false;
-    pass_chunk(domain_, SignalChannel::kConsumed, domain_.local->num_consumed, chunk, num_warps_);
+    pass_consumed(domain_, chunk, num_warps_);
     return true;
   }
   __device__ const StagingRing& ring() const { return domain_.local->ring; }

@@ -171,25 +171,27 @@ __device__ void stage_rows(const CombineParams& params, const CombinePlan& plan,
 // Warp `index` of those that stage: all chunks, each once its slot has been read by all owners.
 template <class Shape>
 __device__ void stage_chunks(const CombineParams& params, const CombinePlan& plan, PullPipe& pipe,
-                             int index) {
+                             int index, const StageCrew& crew) {
   const Domain& domain = params.domain;
   constexpr std::uint32_t kSlots = StagingRing::kNumSlots;
   std::uint32_t step = 0;
 #pragma unroll 1
   for (std::uint32_t chunk = 0; chunk < domain.local->ring.num_chunks; ++chunk) {
+    // Looked up first: that takes its time, and needs nobody.
+    const ChunkRows of_first(params, chunk, 0);
     const auto all = [](int) { return true; };
     if (chunk >= kSlots && !has_come(domain, all, SignalChannel::kConsumed, chunk + 1 - kSlots,
                                      Patience::kUntilDeadline)) {
       return;
     }
+    stage_rows<Shape>(params, plan, pipe, step, of_first, index);
 #pragma unroll 1
-    for (int owner = 0; owner < domain.num_ranks(); owner += warpSize) {
+    for (int owner = warpSize; owner < domain.num_ranks(); owner += warpSize) {
       const ChunkRows rows(params, chunk, owner);
       stage_rows<Shape>(params, plan, pipe, step, rows, index);
     }
     device::fence_bulk_copies();
-    pass_chunk(domain, SignalChannel::kStaged, domain.local->num_staged, chunk,
-               plan.staging.num_warps);
+    pass_staged(domain, chunk, crew);
   }
 }
 
