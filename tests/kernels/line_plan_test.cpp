@@ -14,6 +14,8 @@ constexpr std::uint32_t kWireFormats[] = {
     1 + static_cast<std::uint32_t>(ScaleFormat::kPowerOfTwo),
     1 + static_cast<std::uint32_t>(ScaleFormat::kPackedUE8M0)};
 
+constexpr int kNumLocal = 15;  // experts of the call; an area may have room for more
+
 LineArea area_of(LineFormat format, std::size_t hidden, int num_topk) {
   return {.format = format,
           .num_ranks = 3,
@@ -26,7 +28,7 @@ LineArea area_of(LineFormat format, std::size_t hidden, int num_topk) {
 TEST(LinePlan, FindsTheSlotsOfItsArea) {
   for (const LineFormat format : kFormats) {
     const LineArea area = area_of(format, 640, 4);
-    const LinePlan plan = LinePlan::make(area, kWireBFloat16);
+    const LinePlan plan = LinePlan::make(area, kNumLocal, kWireBFloat16);
     for (const Epoch epoch : {Epoch(8), Epoch(9)}) {
       for (int source = 0; source < 3; ++source) {
         EXPECT_EQ(plan.control_offset(epoch, source), area.control_offset(epoch, Rank(source)));
@@ -47,7 +49,7 @@ TEST(LinePlan, FindsSlotsBeyondFourGibibytes) {
   LineArea area = area_of(LineFormat::kSplit, 7168, 8);
   area.num_ranks = 64;
   area.max_tokens = 4096;
-  const LinePlan plan = LinePlan::make(area, kWireBFloat16);
+  const LinePlan plan = LinePlan::make(area, kNumLocal, kWireBFloat16);
   EXPECT_EQ(plan.row_offset(Epoch(1), 64 * 4096 - 1), area.row_offset(Epoch(1), Rank(63), 4095));
   EXPECT_EQ(plan.return_offset(Epoch(1), 4096 * 8 - 1),
             area.return_offset(Epoch(1), TokenIdx(4095), 7));
@@ -63,7 +65,7 @@ TEST(LinePlan, DividesMessagesIntoPartsOfWholeLines) {
     for (const std::uint32_t wire : kWireFormats) {
       for (const std::size_t hidden : {512U, 2560U, 7168U, 16384U}) {
         const LineArea area = area_of(format, hidden, 8);
-        const LinePlan plan = LinePlan::make(area, wire);
+        const LinePlan plan = LinePlan::make(area, kNumLocal, wire);
         const std::size_t bytes = 72 + RowBody::make(wire, hidden).bytes();
         EXPECT_EQ(plan.row_vectors, static_cast<int>(num_lines(format, bytes)) * kVectorsPerLine);
         EXPECT_LE(static_cast<std::size_t>(plan.row_vectors) * kLineVectorBytes, area.row_stride());
@@ -79,12 +81,24 @@ TEST(LinePlan, DividesMessagesIntoPartsOfWholeLines) {
   EXPECT_EQ(kPartVectors % kVectorsPerLine, 0);
 }
 
+TEST(LinePlan, HasControlMessagesAsLongAsTheirCounts) {
+  for (const LineFormat format : kFormats) {
+    for (const int num_local : {1, 15, 17}) {
+      const LinePlan plan = LinePlan::make(area_of(format, 512, 8), num_local, kWireBFloat16);
+      const std::size_t lines = num_lines(format, LineArea::control_bytes(num_local));
+      EXPECT_EQ(plan.control_vectors, static_cast<int>(lines) * kVectorsPerLine);
+      EXPECT_LE(lines * kLineBytes, plan.control_stride);
+      EXPECT_EQ(plan.plain_control_vectors, kVectorsPerLine);  // 32 bytes
+    }
+  }
+}
+
 // Scales are looked for in the first steps alone.
 TEST(LinePlan, MixedStepsHaveAllThatIsNotPayload) {
   for (const LineFormat format : kFormats) {
     for (const std::uint32_t wire : kWireFormats) {
       for (const int num_topk : {1, 8, 11}) {
-        const LinePlan plan = LinePlan::make(area_of(format, 8192, num_topk), wire);
+        const LinePlan plan = LinePlan::make(area_of(format, 8192, num_topk), kNumLocal, wire);
         for (int v = plan.mixed_steps * 32; v < plan.row_vectors; ++v) {
           EXPECT_GE(words_of_vector(format, v).first, plan.body_start);
         }
