@@ -8,8 +8,9 @@ namespace moelink::python {
 // Whether this build has the CUDA backend.
 bool has_cuda_backend();
 
-// The kind of symmetric memory that ranks which are processes, `device` at each, would share: "vmm"
-// or "ipc". Throws Error where CUDA does not work.
+// The kind of symmetric memory that ranks which are processes, `device` at each, would share:
+// "vmm", "ipc", or as MOELINK_CUDA_MEMORY wishes. Throws Error where CUDA does not work, or cannot
+// do what is wished.
 const char* cuda_memory_kind(int device);
 
 // How low latency messages go from `device` to memory of `peer`: "whole" or "split". Throws Error

@@ -57,8 +57,8 @@ Environment Environment::read() {
   result.num_workers = number_of<int>("MOELINK_WORKERS", 1).value_or(0);
   result.max_symmetric_bytes = number_of<std::size_t>("MOELINK_MAX_SYMMETRIC_BYTES", 1).value_or(0);
   result.simd = text_of("MOELINK_SIMD");
-  result.cuda_memory =
-      choice_of("MOELINK_CUDA_MEMORY", {"auto", "vmm", "ipc", "pinned"}, result.cuda_memory);
+  result.cuda_memory = choice_of("MOELINK_CUDA_MEMORY", {"auto", "vmm", "fabric", "ipc", "pinned"},
+                                 result.cuda_memory);
   result.line_format = choice_of("MOELINK_LINES", {"auto", "whole", "split"}, result.line_format);
   return result;
 }

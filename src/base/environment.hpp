@@ -17,7 +17,8 @@ struct Environment {
   int num_workers = 0;                  // MOELINK_WORKERS: threads per operation, 0 = not set
   std::size_t max_symmetric_bytes = 0;  // MOELINK_MAX_SYMMETRIC_BYTES, 0 = not set
   std::string simd;                     // MOELINK_SIMD: highest SIMD target allowed, "" = best
-  // MOELINK_CUDA_MEMORY: how ranks share memory for GPUs: auto, pinned, among processes vmm or ipc
+  // MOELINK_CUDA_MEMORY: how ranks share memory for GPUs: auto, pinned, among processes vmm, fabric
+  // or ipc
   std::string cuda_memory = "auto";
   // MOELINK_LINES: how low latency messages cross links between GPUs: auto, whole, split
   std::string line_format = "auto";

@@ -73,8 +73,20 @@ GpuMemoryKind kind_for_threads(const Identities& identities) {
   return GpuMemoryKind::kInproc;
 }
 
+// Asked for by name alone: that a GPU has such handles does not tell whether its host can use them.
+GpuMemoryKind fabric_kind(const Identities& identities) {
+  const auto without = first_without(identities, &GpuIdentity::exports_fabric);
+  if (!without) return GpuMemoryKind::kFabric;
+  fail(
+      ErrorCode::kUnsupported,
+      "{}=fabric: device {} ({}) of rank {} cannot pass its memory on as fabric handles; set it to "
+      "auto, vmm, ipc or pinned",
+      kVariable, identities[*without].device, identities[*without].bus_id, *without);
+}
+
 GpuMemoryKind kind_for_processes(const Identities& identities) {
   const std::string& wish = identities.front().wish;
+  if (wish == "fabric") return fabric_kind(identities);
   const auto without_export = first_without(identities, &GpuIdentity::exports_descriptors);
   const auto in_one_process = pair_in_one_process(identities);
   if (wish == "vmm" && without_export) {
@@ -97,9 +109,9 @@ GpuMemoryKind kind_for_processes(const Identities& identities) {
 std::string GpuIdentity::encode() const {
   std::string buses;
   for (const std::string& bus : unreachable) buses += bus + ' ';
-  return fmt::format("{} {} {} {} {} {}\n{}\n{}", device, bus_id, static_cast<int>(maps_addresses),
-                     static_cast<int>(exports_descriptors), granularity, wish, buses,
-                     host.encode());
+  return fmt::format("{} {} {} {} {} {} {}\n{}\n{}", device, bus_id,
+                     static_cast<int>(maps_addresses), static_cast<int>(exports_descriptors),
+                     static_cast<int>(exports_fabric), granularity, wish, buses, host.encode());
 }
 
 GpuIdentity GpuIdentity::decode(const std::string& text) {
@@ -109,7 +121,8 @@ GpuIdentity GpuIdentity::decode(const std::string& text) {
   std::getline(stream, line);
   std::istringstream own(line);
   if (!(own >> identity.device >> identity.bus_id >> identity.maps_addresses >>
-        identity.exports_descriptors >> identity.granularity >> identity.wish)) {
+        identity.exports_descriptors >> identity.exports_fabric >> identity.granularity >>
+        identity.wish)) {
     fail(ErrorCode::kInternal, "symmetric memory: cannot parse the GPU identity '{}'", text);
   }
   std::getline(stream, line);

@@ -18,6 +18,7 @@ struct GpuIdentity {
   std::vector<std::string> unreachable;
   bool maps_addresses = false;       // virtual memory management
   bool exports_descriptors = false;  // and memory made that way can be passed to processes
+  bool exports_fabric = false;       // by handles that are valid on every host of a fabric
   std::size_t granularity = 0;       // bytes: memory is made in multiples of it
   std::string wish = "auto";         // see Environment::cuda_memory
 
@@ -26,7 +27,7 @@ struct GpuIdentity {
   static GpuIdentity decode(const std::string& text);
 };
 
-enum class GpuMemoryKind : std::uint8_t { kInproc, kVmm, kIpc, kPinned };
+enum class GpuMemoryKind : std::uint8_t { kInproc, kVmm, kFabric, kIpc, kPinned };
 
 // All ranks come to the same conclusion. Throws as placement_of, Error(kInvalidArgument) if ranks
 // have different wishes, Error(kUnsupported) naming the ranks that cannot have what they wish.

@@ -40,7 +40,7 @@ class SymmetricMemory {
   // zero afterwards. Both must be multiples of 4096. Memory for a GPU is kept with what is in it.
   virtual void discard(std::size_t offset, std::size_t bytes) = 0;
 
-  // "memfd", "inproc", "cuda_inproc", "cuda_vmm", "cuda_ipc", "cuda_pinned"
+  // "memfd", "inproc", "cuda_inproc", "cuda_vmm", "cuda_fabric", "cuda_ipc", "cuda_pinned"
   virtual const char* kind() const = 0;
 };
 

@@ -108,7 +108,7 @@ TEST_F(EnvironmentTest, UnknownCudaMemoryNamesTheChoices) {
   set("MOELINK_CUDA_MEMORY", "VMM");
   EXPECT_EQ(error_of_read(),
             "invalid argument: environment variable MOELINK_CUDA_MEMORY='VMM': expected auto, vmm, "
-            "ipc or pinned");
+            "fabric, ipc or pinned");
 }
 
 TEST_F(EnvironmentTest, UnknownLinesNameTheChoices) {

@@ -31,6 +31,7 @@ struct MemoryKind {
   void (*copy)(void* to, const void* from, std::size_t bytes) = copy_by_cpu;
   std::size_t granularity = 4096;  // sizes are rounded up to it
   Discard discard = Discard::kToZero;
+  std::string (*why_not)() = nullptr;  // says why it cannot be had here, or nothing
 };
 
 // Names the parameter in GoogleTest's reports.
@@ -42,6 +43,11 @@ inline std::string name_of_kind(const ::testing::TestParamInfo<MemoryKind>& para
 
 class SymmetricMemoryConformance : public ::testing::TestWithParam<MemoryKind> {
  protected:
+  void SetUp() override {
+    const std::string reason = GetParam().why_not == nullptr ? "" : GetParam().why_not();
+    if (!reason.empty()) GTEST_SKIP() << reason;
+  }
+
   using Body = std::function<void(Bootstrap&, SymmetricMemory&)>;
 
   static constexpr std::size_t kBytes = std::size_t{3} << 20;

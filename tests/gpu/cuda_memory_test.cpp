@@ -7,6 +7,7 @@
 #include "conformance/texts.hpp"
 #include "conformance/thread_ranks.hpp"
 #include "gpu/cuda_ranks.hpp"
+#include "gpu/rank_skips.hpp"
 #include "symm/cuda/cuda_vmm.hpp"
 
 namespace moelink::test {
@@ -29,6 +30,23 @@ std::shared_ptr<SymmetricMemory> open_vmm(Bootstrap& bootstrap, std::size_t byte
   return open_on_own_device("vmm", bootstrap, bytes, deadline);
 }
 
+std::shared_ptr<SymmetricMemory> open_fabric(Bootstrap& bootstrap, std::size_t bytes,
+                                             const Deadline& deadline) {
+  return open_on_own_device("fabric", bootstrap, bytes, deadline);
+}
+
+// Tried in a process of its own: the test process must not use CUDA before it forks ranks.
+std::string why_no_fabric() {
+  return skip_reason(run_cuda_processes(2, [](Bootstrap& bootstrap) {
+    try {
+      open_fabric(bootstrap, 4096, soon());
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::kUnsupported) throw;
+      skip_rank(error.what());
+    }
+  }));
+}
+
 std::shared_ptr<SymmetricMemory> open_ipc(Bootstrap& bootstrap, std::size_t bytes,
                                           const Deadline& deadline) {
   return open_on_own_device("ipc", bootstrap, bytes, deadline);
@@ -47,7 +65,7 @@ std::shared_ptr<SymmetricMemory> open_vmm_of_threads(Bootstrap& bootstrap, std::
     plan.devices.push_back(device_of(Rank(rank)));
   }
   check_cuda(cudaSetDevice(device_of(bootstrap.rank())), "select a device");
-  return open_cuda_vmm(bootstrap, plan, deadline);
+  return open_cuda_vmm(bootstrap, plan, Sharing::kDescriptor, deadline);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -57,9 +75,16 @@ INSTANTIATE_TEST_SUITE_P(
                       make_kind("Pinned", "cuda_pinned", run_thread_ranks, open_pinned)),
     name_of_kind);
 
+MemoryKind make_fabric_kind() {
+  MemoryKind kind = make_kind("Fabric", "cuda_fabric", run_cuda_processes, open_fabric);
+  kind.why_not = why_no_fabric;
+  return kind;
+}
+
 INSTANTIATE_TEST_SUITE_P(
     CudaProcesses, SymmetricMemoryConformance,
     ::testing::Values(make_kind("Vmm", "cuda_vmm", run_cuda_processes, open_vmm),
+                      make_fabric_kind(),
                       make_kind("Ipc", "cuda_ipc", run_cuda_processes, open_ipc),
                       make_kind("Pinned", "cuda_pinned", run_cuda_processes, open_pinned)),
     name_of_kind);

@@ -62,6 +62,7 @@ def test_doctor_lists_gpus_and_those_that_are_apart(use_torch: Any) -> None:
     [
         (["vmm", "vmm"], (), "cuda_vmm"),
         (["vmm", "ipc"], (), "cuda_ipc"),
+        (["fabric", "fabric"], (), "cuda_fabric"),
         (["vmm", "vmm"], ((0, 1),), "cuda_pinned"),
     ],
 )
@@ -73,7 +74,7 @@ def test_doctor_names_the_kind_of_memory_that_would_be_chosen(
     monkeypatch.setattr(moelink._core, "cuda_memory_kind", lambda gpu: kinds[gpu])
     check = doctor_cuda.check_symmetric_memory()
     assert check.finding == f"{expected}, 8 GiB free"
-    assert check.status == (OK if expected == "cuda_vmm" else LIMITED)
+    assert check.status == (OK if expected in ("cuda_vmm", "cuda_fabric") else LIMITED)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ std::vector<GpuIdentity> make_identities(Ranks ranks, const std::string& wish) {
     identity.bus_id = "0000:0" + std::to_string(rank) + ":00.0";
     identity.maps_addresses = true;
     identity.exports_descriptors = true;
+    identity.exports_fabric = true;
     identity.granularity = std::size_t{2} << 20;
     identity.wish = wish;
   }
@@ -47,6 +48,7 @@ TEST(GpuIdentity, SurvivesEncoding) {
   EXPECT_EQ(decoded.unreachable, identity.unreachable);
   EXPECT_TRUE(decoded.maps_addresses);
   EXPECT_FALSE(decoded.exports_descriptors);
+  EXPECT_TRUE(decoded.exports_fabric);
   EXPECT_EQ(decoded.granularity, identity.granularity);
   EXPECT_EQ(decoded.wish, "ipc");
   EXPECT_TRUE(decoded.host.same_process(identity.host));
@@ -62,7 +64,7 @@ TEST(GpuIdentity, RefusesTextsThatAreNoEncoding) {
 }
 
 TEST(GpuMemoryKind, SuitsThreadsWhateverProcessesWouldWish) {
-  for (const char* wish : {"auto", "vmm", "ipc"}) {
+  for (const char* wish : {"auto", "vmm", "fabric", "ipc"}) {
     EXPECT_EQ(gpu_memory_kind_of(make_identities(Ranks::kThreads, wish)), GpuMemoryKind::kInproc);
   }
   auto identities = make_identities(Ranks::kThreads, "auto");
@@ -76,6 +78,7 @@ TEST(GpuMemoryKind, OfProcessesIsTheOneWished) {
   };
   EXPECT_EQ(kind_of("auto"), GpuMemoryKind::kVmm);
   EXPECT_EQ(kind_of("vmm"), GpuMemoryKind::kVmm);
+  EXPECT_EQ(kind_of("fabric"), GpuMemoryKind::kFabric);
   EXPECT_EQ(kind_of("ipc"), GpuMemoryKind::kIpc);
   EXPECT_EQ(kind_of("pinned"), GpuMemoryKind::kPinned);
 }
@@ -86,6 +89,18 @@ TEST(GpuMemoryKind, OfProcessesIsIpcWhereDescriptorsAreMissing) {
   EXPECT_EQ(gpu_memory_kind_of(identities), GpuMemoryKind::kIpc);
   identities[2].host = identities[0].host;  // which CUDA IPC cannot join
   EXPECT_EQ(gpu_memory_kind_of(identities), GpuMemoryKind::kPinned);
+}
+
+TEST(GpuMemoryKind, IsFabricOnlyIfWished) {
+  auto identities = make_identities(Ranks::kProcesses, "auto");
+  for (GpuIdentity& identity : identities) identity.exports_descriptors = false;
+  EXPECT_EQ(gpu_memory_kind_of(identities), GpuMemoryKind::kIpc);
+}
+
+TEST(GpuMemoryKind, OfRanksOnSeveralHostsIsRefusedEvenWithAFabric) {
+  auto identities = make_identities(Ranks::kProcesses, "fabric");
+  identities[1].host.boot_id += "x";
+  EXPECT_TRUE(mentions(error_of(identities), {"unsupported", "rank 1"}));
 }
 
 TEST(GpuMemoryKind, IsPinnedWhereOneGpuCannotReachAnother) {
@@ -102,6 +117,11 @@ TEST(GpuMemoryKind, ThatCannotBeHadNamesTheRanks) {
   auto identities = make_identities(Ranks::kProcesses, "vmm");
   identities[1].exports_descriptors = false;
   EXPECT_TRUE(mentions(error_of(identities), {"unsupported", "rank 1", "auto, ipc or pinned"}));
+
+  identities = make_identities(Ranks::kProcesses, "fabric");
+  identities[2].exports_fabric = false;
+  EXPECT_TRUE(mentions(error_of(identities), {"unsupported", "MOELINK_CUDA_MEMORY=fabric",
+                                              "of rank 2", "fabric handles"}));
 
   identities = make_identities(Ranks::kProcesses, "ipc");
   identities[2].host = identities[1].host;

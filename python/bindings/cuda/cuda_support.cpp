@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "backend/event_state.hpp"
+#include "base/check.hpp"
 #include "base/cuda/owners.hpp"
 #include "base/environment.hpp"
 #include "symm/cuda/device_allocation.hpp"
@@ -30,6 +31,12 @@ class RecordedEvent final : public EventState {
   CudaEvent event_;
 };
 
+const char* fabric_kind(int device) {
+  if (device_maps_addresses(device) && device_exports_fabric(device)) return "fabric";
+  fail(ErrorCode::kUnsupported,
+       "MOELINK_CUDA_MEMORY=fabric: device {} cannot pass its memory on as fabric handles", device);
+}
+
 }  // namespace
 
 bool has_cuda_backend() { return true; }
@@ -39,6 +46,7 @@ const char* cuda_memory_kind(int device) {
   check_cuda(cudaFree(nullptr), "initialise a device");
   const std::string& wish = environment().cuda_memory;
   if (wish == "pinned") return "pinned";
+  if (wish == "fabric") return fabric_kind(device);
   const bool can_pass = device_maps_addresses(device) && device_exports_descriptors(device);
   return can_pass && wish != "ipc" ? "vmm" : "ipc";
 }

@@ -83,11 +83,11 @@ def check_symmetric_memory() -> Check:
     except (moelink.Error, RuntimeError) as error:
         return Check(name, NO, str(error), "run nvidia-smi to see whether the GPUs are well")
     # One that cannot do the better kind decides for all, as does one that others cannot reach.
-    kind = next(kind for kind in ("pinned", "ipc", "vmm") if kind in kinds)
+    kind = next(kind for kind in ("pinned", "ipc", "fabric", "vmm") if kind in kinds)
     if check_peer_access().status == LIMITED:
         kind = "pinned"
     finding = f"cuda_{kind}, {size_text(free)} free"
-    if kind == "vmm":
+    if kind in ("vmm", "fabric"):
         return Check(name, OK, finding)
     advice = "see MOELINK_CUDA_MEMORY in docs/architecture.md"
     return Check(name, LIMITED, finding, advice)

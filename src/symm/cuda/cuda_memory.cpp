@@ -74,6 +74,7 @@ GpuIdentity identify(int device, std::size_t size_bytes, const std::string& wish
   identity.unreachable = unreachable_from(device, num_devices);
   identity.maps_addresses = device_maps_addresses(device);
   identity.exports_descriptors = identity.maps_addresses && device_exports_descriptors(device);
+  identity.exports_fabric = identity.maps_addresses && device_exports_fabric(device);
   identity.granularity = identity.maps_addresses ? allocation_granularity(device) : 0;
   identity.wish = wish;
   return identity;
@@ -111,7 +112,9 @@ std::shared_ptr<SymmetricMemory> open_cuda_memory_as(const std::string& wish, Bo
     case GpuMemoryKind::kInproc:
       return open_cuda_inproc(bootstrap, plan, deadline);
     case GpuMemoryKind::kVmm:
-      return open_cuda_vmm(bootstrap, plan, deadline);
+      return open_cuda_vmm(bootstrap, plan, Sharing::kDescriptor, deadline);
+    case GpuMemoryKind::kFabric:
+      return open_cuda_vmm(bootstrap, plan, Sharing::kFabric, deadline);
     case GpuMemoryKind::kIpc:
       return open_cuda_ipc(bootstrap, plan, deadline);
     case GpuMemoryKind::kPinned:
