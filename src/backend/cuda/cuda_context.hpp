@@ -8,7 +8,7 @@
 #include <memory>
 #include <string>
 
-#include "backend/cuda/capture_pool.hpp"
+#include "backend/capture_pool.hpp"
 #include "backend/cuda/fault_check.hpp"
 #include "backend/cuda/kept_memory.hpp"
 #include "backend/cuda/low_latency/cuda_low_latency.hpp"

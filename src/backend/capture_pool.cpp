@@ -1,5 +1,5 @@
 // A list of what has been given back, by capture and size.
-#include "backend/cuda/capture_pool.hpp"
+#include "backend/capture_pool.hpp"
 
 #include <algorithm>
 #include <utility>
