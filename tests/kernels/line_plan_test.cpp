@@ -93,16 +93,17 @@ TEST(LinePlan, HasControlMessagesAsLongAsTheirCounts) {
   }
 }
 
-// Scales are looked for in the first steps alone.
-TEST(LinePlan, MixedStepsHaveAllThatIsNotPayload) {
+// Scales are looked for in the first vectors alone.
+TEST(LinePlan, MixedVectorsHaveAllThatIsNotPayload) {
   for (const LineFormat format : kFormats) {
     for (const std::uint32_t wire : kWireFormats) {
-      for (const int num_topk : {1, 8, 11}) {
-        const LinePlan plan = LinePlan::make(area_of(format, 8192, num_topk), kNumLocal, wire);
-        for (int v = plan.mixed_steps * 32; v < plan.row_vectors; ++v) {
+      for (const int num_topk : {1, 8, 11, 32}) {
+        const LinePlan plan = LinePlan::make(area_of(format, 16384, num_topk), kNumLocal, wire);
+        for (int v = plan.mixed_vectors; v < plan.row_vectors; ++v) {
           EXPECT_GE(words_of_vector(format, v).first, plan.body_start);
         }
-        EXPECT_LE(plan.mixed_steps, kRowSteps);
+        EXPECT_LT(words_of_vector(format, plan.mixed_vectors - kVectorsPerLine).first,
+                  plan.body_start);
       }
     }
   }

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "backend/cuda/line_format.hpp"
 #include "backend/event_state.hpp"
 #include "base/check.hpp"
 #include "base/cuda/owners.hpp"
@@ -55,11 +56,7 @@ const char* cuda_line_format(int device, int peer) {
   const std::string& wish = environment().line_format;
   if (wish == "whole" || (wish == "auto" && device == peer)) return "whole";
   if (wish == "split") return "split";
-  int has_native_atomics = 0;
-  check_cuda(cudaDeviceGetP2PAttribute(&has_native_atomics, cudaDevP2PAttrNativeAtomicSupported,
-                                       device, peer),
-             "ask how devices are linked");
-  return has_native_atomics != 0 ? "whole" : "split";
+  return has_native_atomics(device, peer) ? "whole" : "split";
 }
 
 Event record_event(int device, void* cuda_stream) {

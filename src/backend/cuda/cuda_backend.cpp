@@ -135,6 +135,7 @@ DispatchResult CudaBackend::dispatch(const CachedDispatchConfig& config) {
 DispatchResult CudaBackend::run_dispatch(DispatchCall call, std::shared_ptr<const Routing> handle) {
   DispatchResult result;
   guarded(call.operation, [&] {
+    require_no_masks(call.operation);
     const TraceScope scope(call.operation, Stage::kSend, context_->rank);
     const std::shared_ptr<RoutingState> state = call.state;
     const StreamOptions options = call.inputs.stream;
@@ -148,6 +149,7 @@ DispatchResult CudaBackend::run_dispatch(DispatchCall call, std::shared_ptr<cons
 CombineResult CudaBackend::combine(const CombineConfig& config) {
   CombineResult result;
   guarded(Operation::kCombine, [&] {
+    require_no_masks(Operation::kCombine);
     const TraceScope scope(Operation::kCombine, Stage::kReduce, context_->rank);
     result = CudaCombine(*context_, config).run();
     await_results(config.stream);

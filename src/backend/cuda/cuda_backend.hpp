@@ -45,6 +45,8 @@ class CudaBackend final : public Backend {
   template <class LowLatencyOperation, class Config>
   auto run_low_latency(const Config& config);
   void note_received(std::uint64_t number);
+  // High-throughput calls would wait for a masked rank until their deadline.
+  void require_no_masks(Operation operation) const;
   void require_receivable(Operation operation, std::uint64_t number) const;
   // The end of a call: may block (see StreamUse::kOwn), and throws what is known to have failed.
   void await_results(const StreamOptions& options) const;

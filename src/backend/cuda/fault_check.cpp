@@ -54,15 +54,34 @@ std::string FaultCheck::text_of_loss(const device::Fault& fault) const {
   return fmt::format("rank {} gave up: {}", peer.value(), reason);
 }
 
+// Low latency operations tell more, see kernels::Refusal.
+std::string FaultCheck::text_of_refusal(const device::Fault& fault) const {
+  const bool is_low_latency = fault.operation == Operation::kLowLatencyDispatch ||
+                              fault.operation == Operation::kLowLatencyCombine;
+  if (!is_low_latency) {
+    return "the ranks' calls do not fit together: an argument differs between ranks, a selection "
+           "is "
+           "no expert, or num_worst_tokens is too small; the same calls without num_worst_tokens, "
+           "or a new dispatch instead of a cached one, say which";
+  }
+  if (fault.expected > 0) {
+    return fmt::format("topk_idx: selection {}, counted over all tokens, is {}, which is no expert",
+                       fault.expected - 1, static_cast<std::int64_t>(fault.seen));
+  }
+  if (fault.seen > 0) {
+    return "topk_idx selects an expert more often than num_max_tokens_per_rank times (ids repeat "
+           "within tokens)";
+  }
+  return "the ranks' calls differ in fp8, numerics, num_experts or whether topk_weights are given, "
+         "or topk_idx of another rank has ids that are no experts";
+}
+
 void FaultCheck::throw_if_raised(Epoch last) const {
   if (!is_raised() || fault().epoch > last) return;
   const device::Fault& raised = fault();
   if (raised.cause == device::FaultCause::kRefused) {
-    fail(ErrorCode::kInvalidArgument,
-         "{} (rank {}): the ranks' calls do not fit together: an argument differs between ranks, a "
-         "selection is no expert, or num_worst_tokens is too small; the same calls without "
-         "num_worst_tokens, or a new dispatch instead of a cached one, say which",
-         operation_name(raised.operation), rank_.value());
+    fail(ErrorCode::kInvalidArgument, "{} (rank {}): {}", operation_name(raised.operation),
+         rank_.value(), text_of_refusal(raised));
   }
   const std::string where = fmt::format("{} (rank {}), stage {}", operation_name(raised.operation),
                                         rank_.value(), stage_name(raised.stage));

@@ -38,6 +38,7 @@ class FaultCheck {
   // Why a peer gave up, as far as it has said; otherwise empty.
   std::string reason_of(const SymmetricMemory& memory, Rank peer) const;
   std::string text_of_loss(const device::Fault& fault) const;
+  std::string text_of_refusal(const device::Fault& fault) const;
 
   std::shared_ptr<const std::byte> mailbox_;
   std::weak_ptr<const SymmetricMemory> memory_;

@@ -28,14 +28,6 @@ std::optional<int> visible_device(const OpeningTicket& ticket, int num_devices) 
   return std::nullopt;
 }
 
-bool has_native_atomics(int device, int peer) {
-  int supported = 0;
-  check_cuda(
-      cudaDeviceGetP2PAttribute(&supported, cudaDevP2PAttrNativeAtomicSupported, device, peer),
-      "ask how devices are linked");
-  return supported != 0;
-}
-
 bool keeps_lines_whole(const OpeningTicket& mine, const OpeningTicket& other) {
   if (same_device(mine, other)) return true;
   const std::optional<int> peer = visible_device(other, mine.num_devices);
@@ -43,6 +35,14 @@ bool keeps_lines_whole(const OpeningTicket& mine, const OpeningTicket& other) {
 }
 
 }  // namespace
+
+bool has_native_atomics(int device, int peer) {
+  int supported = 0;
+  check_cuda(
+      cudaDeviceGetP2PAttribute(&supported, cudaDevP2PAttrNativeAtomicSupported, device, peer),
+      "ask how devices are linked");
+  return supported != 0;
+}
 
 LineFormat line_format_of(const SymmetricMemory& memory, const OpeningTicket& mine,
                           const std::vector<OpeningTicket>& tickets) {

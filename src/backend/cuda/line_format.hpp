@@ -17,6 +17,9 @@ namespace moelink {
 LineFormat line_format_of(const SymmetricMemory& memory, const OpeningTicket& mine,
                           const std::vector<OpeningTicket>& tickets);
 
+// Whether the link between two GPUs that this process sees is one, as far as it tells.
+bool has_native_atomics(int device, int peer);
+
 // Collective, and a barrier: kWhole if all ranks say so.
 LineFormat agree_on_line_format(Bootstrap& bootstrap, LineFormat mine, const Deadline& deadline);
 

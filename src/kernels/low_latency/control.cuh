@@ -118,12 +118,13 @@ __device__ int hear_from(const LowLatencyLink& link, const device::LineTarget& t
 
 // One thread, if ranks may be lost: block 0 alone finds out which, so that all blocks agree.
 __device__ inline void decide(const LowLatencyLink& link, Epoch epoch) {
-  const device::DeviceWord<std::uint64_t> decided(link.state->decided);
+  const device::DeviceWord<std::uint64_t> decided(link.state->decided[epoch.value() % 2]);
   decided.store(epoch.value(), cuda::memory_order_release);
 }
 __device__ inline bool await_decision(const LowLatencyLink& link, Stage stage, Epoch epoch) {
   const device::WaitTarget target = wait_target(link, stage, link.domain.rank);
-  return device::wait_for_blocks(link.domain, target, link.state->decided, epoch.value());
+  return device::wait_for_blocks(link.domain, target, link.state->decided[epoch.value() % 2],
+                                 epoch.value());
 }
 
 // All threads of a block: hears from all ranks that are not masked. False: the rank has a fault.
@@ -170,10 +171,9 @@ __device__ inline bool calls_match(const LowLatencyLink& link, Epoch epoch, cons
     }
   }
   if (__syncthreads_or(differs) == 0) return true;
-  if (blockIdx.x == 0 && threadIdx.x == 0) {
-    device::raise_fault(link.domain, wait_target(link, Stage::kReceive, link.domain.rank),
-                        device::FaultCause::kRefused, 0, 0);
-  }
+  // A rank that refuses its own call says why by itself.
+  const bool is_own = heard.board.header(link.domain.rank.value()).refused != 0;
+  if (blockIdx.x == 0 && threadIdx.x == 0 && !is_own) refuse(link, {});
   return false;
 }
 

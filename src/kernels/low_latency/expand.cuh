@@ -171,17 +171,17 @@ __device__ inline void store_scales(const LowLatencyDispatchParams& params, cons
   }
 }
 
-// One warp: the scales in the first part of a row.
+// One warp: the scales in a part of a row, vectors [first, first + count).
 template <class Line>
 __device__ void store_mixed(const LowLatencyDispatchParams& params, const ArrivingRow& row,
-                            int count, const device::LineBatch<Line, kRowSteps>& part) {
+                            int first, int count, const device::LineBatch<Line, kRowSteps>& part) {
   constexpr std::uint32_t kBeyond = ~0U / 2;
   const LinePlan& lines = params.link.lines;
 #pragma unroll
   for (int step = 0; step < kRowSteps; ++step) {
-    if (step >= lines.mixed_steps) return;
+    if (first + step * warpSize >= lines.mixed_vectors) return;
     const int v = step * warpSize + static_cast<int>(threadIdx.x % warpSize);
-    const LineWords words = words_of_vector(Line::kFormat, v);
+    const LineWords words = words_of_vector(Line::kFormat, first + v);
     const auto offset = [&](std::uint32_t at, bool exists) {
       const bool is_scale =
           exists && v < count && at >= lines.header_bytes && at < lines.body_start;
@@ -293,7 +293,7 @@ __device__ bool receive_part(const LowLatencyDispatchParams& params, Epoch epoch
     return false;
   }
   store_part<Line>(params, row, payload, batch);
-  if (part == 0 && params.recv_scales != nullptr) store_mixed<Line>(params, row, count, batch);
+  if (params.recv_scales != nullptr) store_mixed<Line>(params, row, first, count, batch);
   return true;
 }
 

@@ -44,6 +44,25 @@ __device__ inline bool is_broken(const LowLatencyLink& link) {
   return fault.load(cuda::memory_order_relaxed) != 0;
 }
 
+// Why a rank refuses its own call, as a fault has it in `expected` and `seen`.
+struct Refusal {
+  std::uint64_t expected = 0;
+  std::uint64_t seen = 0;
+
+  // The selection at `index` of the top-k list is no expert.
+  static __device__ Refusal of_id(const LowLatencyLink& link, int index) {
+    return {static_cast<std::uint64_t>(index) + 1, static_cast<std::uint64_t>(link.topk.id(index))};
+  }
+  // More selections of one expert than there can be rows of one rank.
+  static __device__ Refusal of_repeats() { return {0, 1}; }
+};
+
+// The first thread of a rank that refuses says why.
+__device__ inline void refuse(const LowLatencyLink& link, const Refusal& why) {
+  device::raise_fault(link.domain, wait_target(link, Stage::kReceive, link.domain.rank),
+                      device::FaultCause::kRefused, why.expected, why.seen);
+}
+
 // One thread: waits until `peer` has received the last operation on the half that `epoch` takes.
 // False: the rank has a fault.
 __device__ inline bool await_half(const LowLatencyLink& link, Epoch epoch, Rank peer) {
@@ -85,15 +104,17 @@ __device__ inline void note_rows_sent(const LowLatencyLink& link) {
   const device::DeviceWord<std::uint32_t> sent(link.state->num_sent);
   sent.fetch_add(1, cuda::memory_order_acq_rel);
 }
-// All threads of the block that sends control messages, after its own note_rows_sent().
-__device__ inline void await_rows_sent(const LowLatencyLink& link) {
-  if (link.survival == Survival::kRaise) return;
+// All threads of the block that sends control messages, after its own note_rows_sent(). False: the
+// rank has a fault.
+__device__ inline bool await_rows_sent(const LowLatencyLink& link) {
+  if (link.survival == Survival::kRaise) return true;
+  int failed = 0;
   if (threadIdx.x == 0) {
     const device::WaitTarget target = wait_target(link, Stage::kSend, link.domain.rank);
-    device::wait_for_blocks(link.domain, target, link.state->num_sent, gridDim.x);
+    if (!device::wait_for_blocks(link.domain, target, link.state->num_sent, gridDim.x)) failed = 1;
     device::fence_sys();
   }
-  __syncthreads();
+  return __syncthreads_or(failed) == 0;
 }
 
 // All threads of a block, when it has done its part. The last block of a receiving launch tells the

@@ -29,7 +29,7 @@ struct LinePlan {
   std::uint32_t payload_bytes = 0;
   std::int32_t row_vectors = 0;
   std::int32_t row_parts = 0;
-  std::int32_t mixed_steps = 0;  // of the first part: those that have more than payload
+  std::int32_t mixed_vectors = 0;  // the first ones, which have more than payload
 
   std::uint32_t return_bytes = 0;
   std::int32_t return_vectors = 0;
@@ -57,7 +57,7 @@ struct LinePlan {
     plan.payload_bytes = narrow(body.payload_bytes);
     plan.row_vectors = vectors(plan.header_bytes + body.bytes());
     plan.row_parts = parts(plan.row_vectors);
-    plan.mixed_steps = (vectors(plan.body_start) + 31) / 32;
+    plan.mixed_vectors = vectors(plan.body_start);
     plan.return_bytes = narrow(area.hidden * 2);
     plan.return_vectors = vectors(plan.return_bytes);
     plan.return_parts = parts(plan.return_vectors);

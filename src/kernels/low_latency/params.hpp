@@ -17,8 +17,9 @@ namespace moelink::kernels {
 // Progress of a rank's low latency operations. Device memory, zero at first. An operation has the
 // next number when it is sent; all numbers are counted here, so that a graph can be launched again.
 struct LowLatencyState {
-  std::uint64_t epoch;     // of the last operation sent; written by its last block
-  std::uint64_t decided;   // epoch for which block 0 has found out which ranks are there; released
+  std::uint64_t epoch;  // of the last operation sent; written by its last block
+  // Of each half: the operation for which block 0 has found out which ranks are there; released.
+  std::uint64_t decided[kNumLowLatencyHalves];
   std::uint32_t num_sent;  // blocks whose rows have reached the peers; reset by the last block
   std::uint32_t num_done;  // blocks that have done their part; reset by the last block
 };

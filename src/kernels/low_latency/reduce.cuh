@@ -35,6 +35,7 @@ __device__ inline Terms terms_of(const LowLatencyCombineParams& params, int toke
   const int index = lane < link.topk.num_topk ? token * link.topk.num_topk + lane : -1;
   const float weight = exact && index >= 0 ? link.topk.weights[index] : 1.0F;
   const Choice choice = choice_at(link, index, 0);
+  if (choice.is_bad) refuse(link, Refusal::of_id(link, index));
   const bool adds = choice.owner >= 0 && is_there[choice.owner] != 0 && (exact || choice.is_first);
   const unsigned all = __ballot_sync(~0U, adds);
   int place = __popc(all & ((1U << lane) - 1));  // selections in their order

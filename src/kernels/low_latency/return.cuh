@@ -203,8 +203,7 @@ __device__ void announce_return(const LowLatencyCombineParams& params, Epoch epo
   }
   head_controls(link, epoch, false, board);
   __syncthreads();
-  await_rows_sent(link);
-  send_controls<Line>(link, epoch, board);
+  if (await_rows_sent(link)) send_controls<Line>(link, epoch, board);
   __syncthreads();  // the board may serve for what is heard now
 }
 

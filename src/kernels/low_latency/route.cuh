@@ -64,10 +64,11 @@ __device__ inline Choice choice_at(const LowLatencyLink& link, int index, int sl
   return choice;
 }
 
-// All threads of a block: counts the selections of the first `num_tokens` tokens. True at a thread
-// that has seen an id which is no expert. A barrier must follow before the counts are read.
-__device__ inline bool count_tokens_before(const LowLatencyLink& link, int num_tokens,
-                                           const ControlBoard& counts) {
+// All threads of a block: counts the selections of the first `num_tokens` tokens. Returns the index
+// of an id that is no expert, if the thread has seen one, otherwise -1. A barrier must follow
+// before the counts are read.
+__device__ inline int count_tokens_before(const LowLatencyLink& link, int num_tokens,
+                                          const ControlBoard& counts) {
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < link.num_ranks() * counts.stride;
        i += LowLatencyRoles::kNumThreads) {
@@ -79,18 +80,18 @@ __device__ inline bool count_tokens_before(const LowLatencyLink& link, int num_t
   const int per_step = warpSize / num_topk;
   const int slot = lane / num_topk;
   const int stride = per_step * LowLatencyRoles::kNumWarps;
-  bool is_bad = false;
+  int bad_index = -1;
 #pragma unroll 1
   for (int token = static_cast<int>(threadIdx.x / warpSize) * per_step; token < num_tokens;
        token += stride) {
     const bool exists = slot < per_step && token + slot < num_tokens;
     const int index = exists ? (token + slot) * num_topk + lane % num_topk : -1;
     const Choice choice = choice_at(link, index, slot);
-    is_bad = is_bad || choice.is_bad;
+    if (choice.is_bad) bad_index = index;
     if (choice.is_first) atomicAdd(counts.num_tokens(choice.owner), 1);
     if (choice.owner >= 0) atomicAdd(&counts.count(choice.owner, choice.local), 1);
   }
-  return is_bad;
+  return bad_index;
 }
 
 // What one token is sent as. Shared memory.

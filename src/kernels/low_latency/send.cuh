@@ -166,13 +166,16 @@ __device__ inline bool exceeds_limits(const LowLatencyLink& link, const ControlB
 template <class Line>
 __device__ void announce_tokens(const LowLatencyLink& link, Epoch epoch,
                                 const ControlBoard& board) {
-  const bool is_bad = count_tokens_before(link, link.num_tokens, board);
+  const int bad_index = count_tokens_before(link, link.num_tokens, board);
   __syncthreads();
-  const int refused = __syncthreads_or(is_bad || exceeds_limits(link, board));
+  const bool exceeds = exceeds_limits(link, board);
+  const int refused = __syncthreads_or(bad_index >= 0 || exceeds);
   head_controls(link, epoch, refused != 0, board);
-  if (!may_send(link, epoch)) return;
-  await_rows_sent(link);
-  send_controls<Line>(link, epoch, board);
+  if (!may_send(link, epoch) || !await_rows_sent(link)) return;
+  send_controls<Line>(link, epoch, board);  // the peers learn of it before this rank gives up
+  __syncthreads();
+  if (bad_index >= 0) refuse(link, Refusal::of_id(link, bad_index));
+  if (exceeds) refuse(link, Refusal::of_repeats());
 }
 
 // All threads of a block: its share of the sending. The last block announces, the others send; a

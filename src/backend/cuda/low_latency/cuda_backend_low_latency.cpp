@@ -1,4 +1,5 @@
 // The low latency calls of the CUDA backend: which half runs when, and on which stream.
+#include <algorithm>
 #include <limits>
 #include <memory>
 
@@ -107,6 +108,9 @@ void CudaBackend::set_mask(Rank rank, Mask mask) {
   const DeviceScope device(context_->device);
   std::uint32_t* const word = context_->low_latency.masked + rank.index();
   const int value = mask == Mask::kSet ? 1 : 0;
+  std::vector<bool>& known = context_->low_latency.known_masks;
+  known.resize(static_cast<std::size_t>(context_->num_ranks()));
+  known[rank.index()] = mask == Mask::kSet;
   launch_on(StreamOptions{.completion = Completion::kAsync}, [&](cudaStream_t stream) {
     // The lowest byte of a word that is 0 or 1.
     check_cuda(cudaMemsetAsync(word, value, 1, stream), "mask a rank");
@@ -116,7 +120,19 @@ void CudaBackend::set_mask(Rank rank, Mask mask) {
 bool CudaBackend::is_masked(Rank rank) const {
   const DeviceScope device(context_->device);
   context_->order->synchronize();
-  return context_->low_latency.read_masks(context_->num_ranks())[rank.index()] != 0;
+  const std::vector<std::uint32_t> masks = context_->low_latency.read_masks(context_->num_ranks());
+  context_->low_latency.known_masks.assign(masks.begin(), masks.end());
+  return masks[rank.index()] != 0;
+}
+
+void CudaBackend::require_no_masks(Operation operation) const {
+  const std::vector<bool>& known = context_->low_latency.known_masks;
+  const auto masked = std::ranges::find(known, true);
+  if (masked == known.end()) return;
+  fail(ErrorCode::kUnsupported,
+       "{} (rank {}): rank {} is masked, which only low latency calls take into account on CUDA: "
+       "unmask it, or make a new group without it",
+       operation_name(operation), context_->rank.value(), masked - known.begin());
 }
 
 }  // namespace moelink

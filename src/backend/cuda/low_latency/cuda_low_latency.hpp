@@ -35,6 +35,9 @@ struct CudaLowLatency {
   // Shared with the operations, which may outlive the buffer.
   std::shared_ptr<std::atomic<int>> num_outstanding = std::make_shared<std::atomic<int>>(0);
 
+  // As far as the host knows: set by callers, or seen when they asked.
+  std::vector<bool> known_masks;
+
   Tensor combine_area;                 // of low_latency_combine_buffer()
   std::uint64_t combine_area_for = 0;  // operation for which it was handed out
 
