@@ -31,7 +31,9 @@ enum class Completion : std::uint8_t {
 // What happens when a peer is lost (dies, gives up or is late).
 enum class Survival : std::uint8_t {
   kRaise,  // the operation throws and the buffer is broken
-  kMask,   // the peer is masked, a warning is logged, and the operation goes on without it
+  // The peer is masked, a warning is logged, and the operation goes on without it. On GPUs that are
+  // low latency operations, and no warning: high-throughput ones throw as with kRaise.
+  kMask,
 };
 
 enum class DeviceKind : std::uint8_t { kCpu, kCuda };
@@ -54,7 +56,8 @@ struct BufferConfig {
   std::size_t max_symmetric_bytes = 0;
   int max_num_experts = 2048;
   // Threads that one operation may use, on a GPU: streaming multiprocessors. 0: the cores that this
-  // rank can call its own; on a GPU 24, or fewer if other ranks share it.
+  // rank can call its own; on a GPU 24, or fewer if other ranks share it. Low latency operations on
+  // a GPU use this rank's share of all, unless the call says how many.
   int num_workers = 0;
   // Longest wait for a peer inside one operation; 0: the group's.
   std::chrono::milliseconds timeout{0};
