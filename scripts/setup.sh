@@ -8,6 +8,7 @@ system_packages=(
   libfmt-dev libspdlog-dev libhwy-dev libsodium-dev libfabric-dev
   libgtest-dev libgmock-dev libbenchmark-dev
   python3-dev python3-venv
+  iproute2
 )
 
 as_root() {

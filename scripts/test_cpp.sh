@@ -5,7 +5,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/steps.sh"
 preset="${1:?usage: test_cpp.sh PRESET}"
 tiers=(unit ranks procs examples)
 if [[ "$preset" == cpu ]]; then
-  tiers+=(package)
+  tiers+=(fabric package)
 fi
 
 run_ctest=(ctest --preset "$preset" --no-tests=error --parallel "$num_jobs")
@@ -14,8 +14,18 @@ if [[ "$preset" == tsan ]] && setarch "$(uname -m)" -R true 2>/dev/null; then
   run_ctest=(setarch "$(uname -m)" -R "${run_ctest[@]}")
 fi
 
+# Tests that this machine cannot run, by reason: they pass for CTest, so nobody would know.
+show_skipped() {
+  sed -nE 's/^([0-9]+: )?(Skipped here: .*)/    \2/p' "$last_log" | sort | uniq -c
+}
+
 run_step "configure ($preset)" cmake --preset "$preset"
 run_step "build ($preset)" cmake --build --preset "$preset" --parallel "$num_jobs"
 for tier in "${tiers[@]}"; do
-  run_tests "C++ tests: $tier ($preset)" "${run_ctest[@]}" -L "^${tier}\$"
+  verbosity=()
+  if [[ "$tier" == fabric ]]; then
+    verbosity=(--verbose)
+  fi
+  run_tests "C++ tests: $tier ($preset)" "${run_ctest[@]}" "${verbosity[@]}" -L "^${tier}\$"
+  show_skipped
 done

@@ -50,9 +50,20 @@ void Transport::check_alive(Rank peer, const char* stage) const {
   fail(ErrorCode::kPeerLost, "rank {}: {}: rank {} has gone", rank_.value(), stage, peer.value());
 }
 
+// try_put knows no stage: what has befallen the peer is told again, with it.
+PutResult Transport::try_put_in(const char* stage, const Put& put) {
+  try {
+    return try_put(put);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kInvalidArgument)
+      check_peer(regions().peer(put.target).peer, stage);
+    throw;
+  }
+}
+
 void Transport::put(const Put& put, const Deadline& deadline, const char* stage) {
   Backoff backoff;
-  for (int round = 1; try_put(put) == PutResult::kRefused; ++round) {
+  for (int round = 1; try_put_in(stage, put) == PutResult::kRefused; ++round) {
     if (progress() > 0) {
       backoff.reset();
     } else {

@@ -113,6 +113,7 @@ class Transport {
   };
 
   bool has_arrived(const ArrivalWait& wait) const;
+  PutResult try_put_in(const char* stage, const Put& put);
 
   Rank rank_;
   int num_ranks_;
