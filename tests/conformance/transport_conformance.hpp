@@ -169,6 +169,12 @@ TEST_P(TransportConformance, CountersGrowOnWhenEpochsWrap) {
       kSmall, config);
 }
 
+// Nobody is told of a put without an immediate, so looking for what it brings is a race by nature,
+// which the thread sanitizer need not report.
+[[gnu::noinline, gnu::no_sanitize("thread")]] inline std::byte peek(const std::byte& memory) {
+  return const_cast<const volatile std::byte&>(memory);
+}
+
 TEST_P(TransportConformance, PutsWithoutImmediateArriveUncounted) {
   run(2, [](TransportRank& rank) {
     const std::byte last{0x77};
@@ -176,8 +182,7 @@ TEST_P(TransportConformance, PutsWithoutImmediateArriveUncounted) {
     rank.transport().put(rank.put_of(other_of(rank), 0, 0, 100), soon());
     // Only the network knows when it arrives: look until it has.
     const Deadline deadline = soon();
-    const volatile std::byte& seen = rank.incoming()[99];
-    while (seen != last || rank.transport().oldest_incomplete_peer()) {
+    while (peek(rank.incoming()[99]) != last || rank.transport().oldest_incomplete_peer()) {
       require(!deadline.expired(), "the bytes did not arrive");
       rank.transport().progress();
     }
