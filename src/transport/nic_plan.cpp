@@ -2,6 +2,7 @@
 #include "transport/nic_plan.hpp"
 
 #include <algorithm>
+#include <limits>
 
 namespace moelink {
 
@@ -24,13 +25,19 @@ bool stays_on_machine(const NicPlace& nic) {
   return nic.domain == "lo" || nic.fabric.starts_with("fe80:") || nic.fabric.starts_with("127.");
 }
 
-// The first of each card, reachable ones preferred.
+// The smaller, the better.
+int reach_of(const NicPlace& nic) {
+  constexpr int kMachine = static_cast<int>(NetworkReach::kOwnHost) + 1;
+  return stays_on_machine(nic) ? kMachine : static_cast<int>(nic.reach);
+}
+
+// The first of each card, of those with the best reach.
 std::vector<std::size_t> distinct_nics(const std::vector<NicPlace>& nics) {
-  const bool any_reachable = std::any_of(
-      nics.begin(), nics.end(), [](const NicPlace& nic) { return !stays_on_machine(nic); });
+  int best = std::numeric_limits<int>::max();
+  for (const NicPlace& nic : nics) best = std::min(best, reach_of(nic));
   std::vector<std::size_t> chosen;
   for (std::size_t i = 0; i < nics.size(); ++i) {
-    if (any_reachable && stays_on_machine(nics[i])) continue;
+    if (reach_of(nics[i]) != best) continue;
     const bool known = std::any_of(chosen.begin(), chosen.end(), [&](std::size_t other) {
       return nics[other].domain == nics[i].domain;
     });

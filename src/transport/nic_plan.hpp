@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "transport/network_reach.hpp"
+
 namespace moelink {
 
 // A card as a provider reports it.
@@ -15,6 +17,8 @@ struct NicPlace {
   // Its place in the tree of devices, as in /sys/devices: "pci0000:00/0000:00:01.0/0000:01:00.0".
   // Empty if it has none.
   std::string device_path;
+  std::string address = {};  // as in RankNetworks
+  NetworkReach reach = NetworkReach::kAllRanks;
 };
 
 struct NicWish {
@@ -28,9 +32,9 @@ struct NicWish {
 int device_distance(std::string_view a, std::string_view b);
 
 // Positions in `nics` of the cards to use, the best first; at least one unless there are none. A
-// card that several networks list is used once. Cards of the machine itself (loopback, link-local
-// networks) are used only if there are no others. Only cards with a place are spread over ranks, as
-// others may reach different peers.
+// card that several networks list is used once. Only the networks with the best reach that there is
+// count; those of the machine itself (loopback, link-local) have the worst. Only cards with a place
+// are spread over ranks, as others may reach different peers.
 std::vector<std::size_t> plan_nics(const std::vector<NicPlace>& nics, const NicWish& wish);
 
 }  // namespace moelink

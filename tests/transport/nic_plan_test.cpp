@@ -54,6 +54,15 @@ TEST(NicPlan, UsesACardOnceAndLoopbackOnlyAlone) {
   EXPECT_TRUE(plan_nics({}, {}).empty());
 }
 
+TEST(NicPlan, PrefersNetworksThatReachMoreRanks) {
+  const NicPlace own{"docker0", "172.17.0.0/16", "", "", NetworkReach::kOwnHost};
+  const NicPlace some{"eth0", "10.1.0.0/24", "", "", NetworkReach::kSomeRanks};
+  const NicPlace all{"eth1", "10.2.0.0/24", "", "", NetworkReach::kAllRanks};
+  EXPECT_EQ(plan_nics({own, some, all}, {.max_nics = 8}), Positions{2});
+  EXPECT_EQ(plan_nics({own, some}, {.max_nics = 8}), Positions{1});
+  EXPECT_EQ(plan_nics({own, {"lo", "127.0.0.1/32", ""}}, {.max_nics = 8}), Positions{0});
+}
+
 TEST(NicPlan, DoesNotSpreadOverCardsWithoutAPlace) {
   const std::vector<NicPlace> cards = {{"eth0", "10.0.0.0/8", ""}, {"eth1", "10.1.0.0/16", ""}};
   EXPECT_EQ(plan_nics(cards, {.turn = 1}), Positions{0});

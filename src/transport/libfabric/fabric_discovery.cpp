@@ -5,8 +5,9 @@
 #include <rdma/fi_endpoint.h>
 
 #include <algorithm>
-#include <cstring>
+#include <cctype>
 #include <filesystem>
+#include <fstream>
 
 #include "base/check.hpp"
 #include "transport/provider_choice.hpp"
@@ -53,9 +54,19 @@ bool is_usable(const fi_info& info) {
          info.domain_attr->mr_key_size <= kMaxKeyBytes;
 }
 
+std::string address_of(const fi_info& info) {
+  const auto* const bytes = static_cast<const std::uint8_t*>(info.src_addr);
+  std::string text;
+  for (std::size_t i = 0; bytes != nullptr && i < info.src_addrlen; ++i) {
+    text += fmt::format("{:02x}", bytes[i]);
+  }
+  return text;
+}
+
 NicPlace place_of(const fi_info& info) {
   NicPlace place{.domain = text_of(info.domain_attr->name),
-                 .fabric = text_of(info.fabric_attr->name)};
+                 .fabric = text_of(info.fabric_attr->name),
+                 .address = address_of(info)};
   const bool has_bus = info.nic != nullptr && info.nic->bus_attr != nullptr &&
                        info.nic->bus_attr->bus_type == FI_BUS_PCI;
   if (!has_bus) return place;
@@ -86,7 +97,39 @@ FabricCandidate candidate_of(const FabricLibrary& library, std::string_view prov
   return candidate;
 }
 
+// Not empty, and without what separates words.
+std::string as_word(std::string text) {
+  std::ranges::replace_if(
+      text, [](unsigned char character) { return std::isspace(character) != 0; }, '_');
+  return text.empty() ? "-" : text;
+}
+
+// Cards belong to a network namespace: two of them on one machine are two hosts.
+std::string own_host() {
+  std::ifstream stream("/proc/sys/kernel/random/boot_id");
+  std::string boot;
+  std::getline(stream, boot);
+  std::error_code ignored;
+  return boot + std::filesystem::read_symlink("/proc/self/ns/net", ignored).string();
+}
+
 }  // namespace
+
+RankNetworks networks_of(const std::vector<FabricCandidate>& candidates) {
+  RankNetworks networks{.host = as_word(own_host())};
+  for (const FabricCandidate& candidate : candidates) {
+    for (const NicPlace& nic : candidate.nics) {
+      networks.entries.push_back({candidate.provider, as_word(nic.fabric), as_word(nic.address)});
+    }
+  }
+  return networks;
+}
+
+void compare_networks(FabricCandidate& candidate, const std::vector<RankNetworks>& ranks) {
+  for (NicPlace& nic : candidate.nics) {
+    nic.reach = reach_of_network(ranks, candidate.provider, as_word(nic.fabric));
+  }
+}
 
 std::string device_path_of(const std::string& pci_address) {
   namespace fs = std::filesystem;

@@ -20,6 +20,11 @@ struct FabricCandidate {
 // In the order of kProviders; only those in it. With `provider` (base name) only that one.
 std::vector<FabricCandidate> discover_fabric(const std::string& provider);
 
+// What the other ranks need to tell which networks lead here.
+RankNetworks networks_of(const std::vector<FabricCandidate>& candidates);
+// Fills in the reach of each card, from what all ranks have told.
+void compare_networks(FabricCandidate& candidate, const std::vector<RankNetworks>& ranks);
+
 // In /sys/devices, such as "pci0000:00/0000:00:01.0"; empty if there is no such device.
 std::string device_path_of(const std::string& pci_address);
 

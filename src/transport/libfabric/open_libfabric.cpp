@@ -1,7 +1,6 @@
 // How ranks agree on a provider and meet over it.
 #include <algorithm>
-#include <iterator>
-#include <sstream>
+#include <optional>
 
 #include "base/check.hpp"
 #include "transport/collective_open.hpp"
@@ -17,15 +16,29 @@ namespace {
 
 using Names = std::vector<std::string>;
 
-std::string join_words(const std::vector<FabricCandidate>& candidates) {
-  std::string text;
-  for (const FabricCandidate& candidate : candidates) text += candidate.provider + " ";
-  return text;
+std::vector<RankNetworks> decode_lists(const std::vector<std::string>& blobs) {
+  std::vector<RankNetworks> ranks;
+  for (const std::string& blob : blobs) {
+    std::optional<RankNetworks> networks = decode_networks(blob);
+    if (!networks) {
+      fail(ErrorCode::kInternal, "open transport: rank {} sent a list that cannot be read",
+           ranks.size());
+    }
+    ranks.push_back(std::move(*networks));
+  }
+  return ranks;
 }
 
-Names split_words(const std::string& text) {
-  std::istringstream stream(text);
-  return Names(std::istream_iterator<std::string>(stream), {});
+// By rank.
+std::vector<Names> providers_of(const std::vector<RankNetworks>& ranks) {
+  std::vector<Names> available;
+  for (const RankNetworks& rank : ranks) {
+    Names& names = available.emplace_back();
+    for (const RankNetworks::Entry& entry : rank.entries) {
+      if (names.empty() || names.back() != entry.provider) names.push_back(entry.provider);
+    }
+  }
+  return available;
 }
 
 std::string near_path_of(const TransportConfig& config) {
@@ -85,16 +98,15 @@ std::unique_ptr<Transport> open_libfabric_transport(const TransportGroup& group,
                                                     const Deadline& deadline) {
   check_config(group, config);
   std::vector<FabricCandidate> candidates;
-  const std::vector<std::string> listed =
-      open_together(group, "listing libfabric providers", deadline, [&] {
+  const std::vector<RankNetworks> listed =
+      decode_lists(open_together(group, "listing libfabric providers", deadline, [&] {
         check_provider_wish(config.provider, group.rank);
         candidates = discover_fabric(config.provider);
-        return join_words(candidates);
-      });
-  std::vector<Names> available;
-  for (const std::string& words : listed) available.push_back(split_words(words));
-  const std::string provider = choose_provider(available, config.provider);
+        return encode_networks(networks_of(candidates));
+      }));
+  const std::string provider = choose_provider(providers_of(listed), config.provider);
   const auto chosen = std::ranges::find(candidates, provider, &FabricCandidate::provider);
+  compare_networks(*chosen, listed);
 
   std::unique_ptr<LibfabricTransport> transport;
   const std::vector<std::string> blobs =
