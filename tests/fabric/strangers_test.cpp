@@ -1,4 +1,5 @@
 // Somebody on a further host who does not know the job's secret, while the job's ranks meet.
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -6,6 +7,7 @@
 #include <chrono>
 #include <future>
 #include <ostream>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <utility>
@@ -22,6 +24,7 @@ namespace {
 using std::chrono::seconds;
 
 constexpr int kNumRanks = 2;
+constexpr std::size_t kBlockBytes = 200'000;
 constexpr int kStranger = 2;  // its host, and its place among the processes
 
 const tcp::Endpoint kRankZero{HostNetwork::address(0), kDefaultRendezvousPort};
@@ -52,10 +55,14 @@ struct Siege {
   }
 };
 
+std::string garbage() {
+  std::string bytes;
+  for (int i = 0; i < 5000; ++i) bytes.push_back(static_cast<char>(i * i * 31 + i / 7));
+  return bytes;
+}
+
 void send_garbage(Siege& siege) {
-  std::string garbage;
-  for (int i = 0; i < 5000; ++i) garbage.push_back(static_cast<char>(i * i * 31 + i / 7));
-  for (const std::string& text : {std::string("GET / HTTP/1.1\r\n\r\n"), garbage}) {
+  for (const std::string& text : {std::string("GET / HTTP/1.1\r\n\r\n"), garbage()}) {
     siege.sockets.push_back(connect_to_rank_zero());
     send_text(siege.sockets.back(), text);
   }
@@ -166,6 +173,53 @@ TEST_F(Stranger, CannotJoinWithoutTheSecretNorConnectAfterwards) {
   const HostNetwork network(kStranger + 1);
   const auto errors = run_on_hosts(network, kStranger + 1, [](Bootstrap& control) {
     control.rank() == Rank(kStranger) ? knock_as_stranger(control) : meet_as_job(control);
+  });
+  EXPECT_EQ(errors, std::vector<std::string>(kStranger + 1));
+}
+
+// Where this host listens; libfabric chooses its ports itself.
+std::vector<std::uint16_t> listening_ports() {
+  std::istringstream lines(run_command(
+      "awk '$4 == \"0A\" {split($2, at, \":\"); print at[2]}' /proc/net/tcp /proc/net/tcp6"));
+  std::vector<std::uint16_t> ports;
+  for (std::string port; lines >> port;) {
+    ports.push_back(static_cast<std::uint16_t>(std::stoul(port, nullptr, 16)));
+  }
+  return ports;
+}
+
+// Silent, slow and wild connections to the ports through which puts come.
+void bother(Siege& siege, const std::string& ports) {
+  std::istringstream list(ports);
+  for (std::uint16_t port = 0; list >> port;) {
+    for (int i = 0; i < 30; ++i) {
+      tcp::ConnectAttempt attempt = tcp::try_connect({HostNetwork::address(0), port}, soon());
+      require(attempt.socket.valid(), "cannot reach port {}: {}", port, attempt.reason);
+      siege.sockets.push_back(std::move(attempt.socket));
+      if (i % 3 != 0) send_text(siege.sockets.back(), i % 3 == 1 ? "\x01" : garbage());
+    }
+  }
+}
+
+TEST_F(Stranger, AtThePortsOfPutsDoesNotDisturbThem) {
+  skip_without_fabric();
+  if (IsSkipped()) return;
+  const HostNetwork network(kStranger + 1);
+  const auto errors = run_on_hosts(network, kStranger + 1, [](Bootstrap& control) {
+    Siege siege;
+    if (control.rank() == Rank(kStranger)) {
+      bother(siege, control.all_gather("", "ports", soon())[0]);
+      control.barrier("the stranger is there", soon());
+      return control.barrier("the puts have arrived", soon());
+    }
+    const Group group = Group::connect(job_config(control.rank(), kNumRanks));
+    TransportRank rank(group.bootstrap(), tcp_kind(), kNumRanks * kBlockBytes);
+    const auto ports = listening_ports();
+    require(!ports.empty(), "nobody listens");
+    control.all_gather(fmt::format("{}", fmt::join(ports, " ")), "ports", soon());
+    control.barrier("the stranger is there", soon());
+    exchange_blocks(rank, {kBlockBytes, 4096, 20, 0});
+    control.barrier("the puts have arrived", soon());
   });
   EXPECT_EQ(errors, std::vector<std::string>(kStranger + 1));
 }
