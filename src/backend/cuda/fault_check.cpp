@@ -60,9 +60,8 @@ std::string FaultCheck::text_of_refusal(const device::Fault& fault) const {
                               fault.operation == Operation::kLowLatencyCombine;
   if (!is_low_latency) {
     return "the ranks' calls do not fit together: an argument differs between ranks, a selection "
-           "is "
-           "no expert, or num_worst_tokens is too small; the same calls without num_worst_tokens, "
-           "or a new dispatch instead of a cached one, say which";
+           "is no expert, or num_worst_tokens is too small; the same calls without "
+           "num_worst_tokens, or a new dispatch instead of a cached one, say which";
   }
   if (fault.expected > 0) {
     return fmt::format("topk_idx: selection {}, counted over all tokens, is {}, which is no expert",
