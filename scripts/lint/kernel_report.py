@@ -166,7 +166,7 @@ def read_build(folder: Path) -> tuple[list[bytes], set[str]]:
     commands = json.loads((folder / "compile_commands.json").read_text())
     objects, architectures = [], set()
     for command in commands:
-        if "/src/kernels/" not in command["file"] or not command["file"].endswith(".cu"):
+        if not re.search(r"/(src/kernels|tests/gpu)/.*\.cu$", command["file"]):
             continue
         output = re.search(r" -o (\S+)", command["command"])
         if output is None:
