@@ -78,33 +78,40 @@ void load_low_latency_kernels() {
 
 namespace {
 
-cudaLaunchConfig_t config_of(const LowLatencyLink& link, int num_blocks, cudaStream_t stream) {
+// A kernel for each line format.
+template <class Params>
+struct KernelPair {
+  void (*whole)(Params);
+  void (*split)(Params);
+};
+
+template <class Params>
+void launch(const KernelPair<Params>& kernels, const Params& params, int num_blocks,
+            cudaStream_t stream) {
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>(num_blocks));
   config.blockDim = dim3(LowLatencyRoles::kNumThreads);
-  config.dynamicSmemBytes = link.shared.total;
+  config.dynamicSmemBytes = params.link.shared.total;
   config.stream = stream;
-  return config;
+  const bool is_whole = params.link.area.format == LineFormat::kWhole;
+  launch_early(is_whole ? kernels.whole : kernels.split, params, config,
+               "launch a low latency operation");
 }
 
 }  // namespace
 
 void launch_low_latency(const LowLatencyDispatchParams& params, int num_blocks,
                         cudaStream_t stream) {
-  const auto kernel = params.link.area.format == LineFormat::kWhole
-                          ? low_latency_dispatch_kernel<device::WholeLine>
-                          : low_latency_dispatch_kernel<device::SplitLine>;
-  launch_early(kernel, params, config_of(params.link, num_blocks, stream),
-               "launch a low latency dispatch");
+  launch<LowLatencyDispatchParams>({low_latency_dispatch_kernel<device::WholeLine>,
+                                    low_latency_dispatch_kernel<device::SplitLine>},
+                                   params, num_blocks, stream);
 }
 
 void launch_low_latency(const LowLatencyCombineParams& params, int num_blocks,
                         cudaStream_t stream) {
-  const auto kernel = params.link.area.format == LineFormat::kWhole
-                          ? low_latency_combine_kernel<device::WholeLine>
-                          : low_latency_combine_kernel<device::SplitLine>;
-  launch_early(kernel, params, config_of(params.link, num_blocks, stream),
-               "launch a low latency combine");
+  launch<LowLatencyCombineParams>({low_latency_combine_kernel<device::WholeLine>,
+                                   low_latency_combine_kernel<device::SplitLine>},
+                                  params, num_blocks, stream);
 }
 
 }  // namespace moelink::kernels

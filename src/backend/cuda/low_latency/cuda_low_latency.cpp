@@ -154,8 +154,8 @@ std::uint64_t begin_low_latency(CudaContext& context, Operation operation) {
   return number;
 }
 
-kernels::LowLatencyLink low_latency_link(const CudaContext& context, const TensorView& topk_idx,
-                                         const float* topk_weights) {
+kernels::LowLatencyLink low_latency_link(const CudaContext& context, int num_experts,
+                                         const TensorView& topk_idx, const float* topk_weights) {
   const CudaLowLatency& low_latency = context.low_latency;
   kernels::LowLatencyLink link;
   link.domain = context.domain;
@@ -164,6 +164,9 @@ kernels::LowLatencyLink low_latency_link(const CudaContext& context, const Tenso
   link.state = low_latency.state;
   link.masked = low_latency.masked;
   link.survival = context.survival;
+  link.num_experts = num_experts;
+  link.num_local = num_experts / context.num_ranks();
+  link.header.num_experts = static_cast<std::uint32_t>(num_experts);
   link.num_tokens = static_cast<int>(topk_idx.shape[0]);
   link.topk.ids = topk_idx.data;
   link.topk.weights = topk_weights;

@@ -78,8 +78,8 @@ void clean_line_area(CudaContext& context);
 std::uint64_t begin_low_latency(CudaContext& context, Operation operation);
 
 // What all operations tell their kernels. `topk_weights` may be null.
-kernels::LowLatencyLink low_latency_link(const CudaContext& context, const TensorView& topk_idx,
-                                         const float* topk_weights);
+kernels::LowLatencyLink low_latency_link(const CudaContext& context, int num_experts,
+                                         const TensorView& topk_idx, const float* topk_weights);
 
 // SMs of an operation.
 int low_latency_blocks(const CudaContext& context, const StreamOptions& options);

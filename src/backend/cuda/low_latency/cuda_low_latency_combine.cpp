@@ -2,8 +2,8 @@
 #include "backend/cuda/low_latency/cuda_low_latency_combine.hpp"
 
 #include "backend/cuda/device_checks.hpp"
+#include "backend/cuda/low_latency/launch_phase.hpp"
 #include "base/check.hpp"
-#include "kernels/low_latency/launch.hpp"
 
 namespace moelink {
 
@@ -64,13 +64,10 @@ kernels::LowLatencyCombineParams CudaLowLatencyCombine::params() const {
   kernels::LowLatencyCombineParams made;
   const float* const weights =
       config_.topk_weights.ndim > 0 ? config_.topk_weights.as<const float>() : nullptr;
-  made.link = low_latency_link(context_, config_.topk_idx, weights);
-  made.link.num_experts = handle.num_experts;
-  made.link.num_local = handle.num_experts / context_.num_ranks();
+  made.link = low_latency_link(context_, handle.num_experts, config_.topk_idx, weights);
   if (config_.wait_cost) made.link.wait_cost = config_.wait_cost->as<std::int64_t>();
   made.link.header.operation = static_cast<std::uint32_t>(kOperation);
   made.link.header.format = is_one_row_per_rank() ? 1 : 0;
-  made.link.header.num_experts = static_cast<std::uint32_t>(handle.num_experts);
   made.numerics = is_one_row_per_rank() ? CombineNumerics::kPreReduced : CombineNumerics::kExact;
   made.sums_here = config_.numerics == CombineNumerics::kPreReduced &&
                    handle.layout == LowLatencyLayout::kPerExpert;
@@ -81,12 +78,7 @@ kernels::LowLatencyCombineParams CudaLowLatencyCombine::params() const {
 }
 
 void CudaLowLatencyCombine::launch(kernels::LowLatencyPhase phase, cudaStream_t stream) {
-  kernels::LowLatencyCombineParams launched = params();
-  launched.link.phase = phase;
-  if (!kernels::sends(phase)) launched.link.age = context_.low_latency.num_sent - number_;
-  const int num_blocks =
-      kernels::plan_low_latency(launched, low_latency_blocks(context_, config_.stream));
-  kernels::launch_low_latency(launched, num_blocks, stream);
+  launch_phase(context_, params(), number_, phase, config_.stream, stream);
 }
 
 }  // namespace moelink

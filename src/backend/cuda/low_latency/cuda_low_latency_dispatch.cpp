@@ -2,9 +2,9 @@
 #include "backend/cuda/low_latency/cuda_low_latency_dispatch.hpp"
 
 #include "backend/cuda/device_checks.hpp"
+#include "backend/cuda/low_latency/launch_phase.hpp"
 #include "backend/tensor_pack.hpp"
 #include "base/check.hpp"
-#include "kernels/low_latency/launch.hpp"
 #include "kernels/low_latency/roles.hpp"
 
 namespace moelink {
@@ -127,16 +127,13 @@ void CudaLowLatencyDispatch::make_rows() {
 kernels::LowLatencyDispatchParams CudaLowLatencyDispatch::params() const {
   const LowLatencyRouting& routing = *routing_;
   kernels::LowLatencyDispatchParams made;
-  made.link =
-      low_latency_link(context_, config_.topk_idx, data_of<const float>(config_.topk_weights));
-  made.link.num_experts = config_.num_experts;
-  made.link.num_local = config_.num_experts / context_.num_ranks();
+  made.link = low_latency_link(context_, config_.num_experts, config_.topk_idx,
+                               data_of<const float>(config_.topk_weights));
   made.link.wait_cost = data_of<std::int64_t>(config_.wait_cost);
   made.link.header.operation = static_cast<std::uint32_t>(kOperation);
   made.link.header.format =
       config_.fp8 ? 1 + static_cast<std::uint32_t>(*config_.fp8) : kWireBFloat16;
   made.link.header.has_weights = config_.topk_weights ? 1 : 0;
-  made.link.header.num_experts = static_cast<std::uint32_t>(config_.num_experts);
   made.layout = config_.layout;
   made.x = config_.x.as<const std::byte>();
   made.rows_per_group = static_cast<std::int32_t>(result_.recv_x.view.shape[1]);
@@ -158,12 +155,7 @@ kernels::LowLatencyDispatchParams CudaLowLatencyDispatch::params() const {
 }
 
 void CudaLowLatencyDispatch::launch(kernels::LowLatencyPhase phase, cudaStream_t stream) {
-  kernels::LowLatencyDispatchParams launched = params();
-  launched.link.phase = phase;
-  if (!kernels::sends(phase)) launched.link.age = context_.low_latency.num_sent - number_;
-  const int num_blocks =
-      kernels::plan_low_latency(launched, low_latency_blocks(context_, config_.stream));
-  kernels::launch_low_latency(launched, num_blocks, stream);
+  launch_phase(context_, params(), number_, phase, config_.stream, stream);
 }
 
 }  // namespace moelink
