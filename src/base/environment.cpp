@@ -60,6 +60,12 @@ Environment Environment::read() {
   result.cuda_memory = choice_of("MOELINK_CUDA_MEMORY", {"auto", "vmm", "fabric", "ipc", "pinned"},
                                  result.cuda_memory);
   result.line_format = choice_of("MOELINK_LINES", {"auto", "whole", "split"}, result.line_format);
+  result.network =
+      choice_of("MOELINK_NETWORK", {"auto", "libfabric", "loopback", "memory"}, result.network);
+  result.network_mode =
+      choice_of("MOELINK_NETWORK_MODE", {"auto", "hierarchical", "direct"}, result.network_mode);
+  result.fabric_provider = text_of("MOELINK_FABRIC_PROVIDER");
+  result.max_nics = number_of<int>("MOELINK_NICS", 1).value_or(result.max_nics);
   return result;
 }
 

@@ -22,6 +22,13 @@ struct Environment {
   std::string cuda_memory = "auto";
   // MOELINK_LINES: how low latency messages cross links between GPUs: auto, whole, split
   std::string line_format = "auto";
+  // MOELINK_NETWORK: what carries traffic between nodes: auto, libfabric; loopback between ranks
+  // that are threads; memory: shared memory, for emulated nodes only
+  std::string network = "auto";
+  // MOELINK_NETWORK_MODE: how high-throughput tokens cross it: auto, hierarchical, direct
+  std::string network_mode = "auto";
+  std::string fabric_provider;  // MOELINK_FABRIC_PROVIDER: of libfabric, "" = the best
+  int max_nics = 1;             // MOELINK_NICS: network cards that one rank may use at a time
 
   // Throws Error(kInvalidArgument) naming the variable whose value does not parse.
   static Environment read();
