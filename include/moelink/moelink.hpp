@@ -8,6 +8,7 @@
 #include "moelink/event.hpp"
 #include "moelink/group.hpp"
 #include "moelink/low_latency.hpp"
+#include "moelink/network.hpp"
 #include "moelink/quantize.hpp"
 #include "moelink/results.hpp"
 #include "moelink/routing.hpp"

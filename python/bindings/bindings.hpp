@@ -19,6 +19,7 @@ void bind_low_latency(nb::module_& m);
 void bind_buffer(nb::module_& m);
 void bind_quantize(nb::module_& m);
 void bind_trace(nb::module_& m);
+void bind_network(nb::module_& m);
 void bind_machine(nb::module_& m);
 
 }  // namespace moelink::python

@@ -42,6 +42,7 @@ NB_MODULE(_core, m) {
   bind_low_latency(m);
   bind_buffer(m);
   bind_trace(m);
+  bind_network(m);
   bind_machine(m);
   watch_interpreter();
 }

@@ -11,6 +11,7 @@ from moelink._core import Event, __version__, has_cuda_backend
 from moelink.buffer import Buffer
 from moelink.errors import Error, ErrorCode
 from moelink.group import Group
+from moelink.network import NetworkLink, NetworkRank, NetworkReport, measure_network
 from moelink.quantize import dequantize_fp8, quantize_fp8
 from moelink.results import CombineResult, DispatchResult, LayoutResult, MemoryStatistics
 from moelink.routing import Routing
@@ -27,11 +28,15 @@ __all__ = [
     "Group",
     "LayoutResult",
     "MemoryStatistics",
+    "NetworkLink",
+    "NetworkRank",
+    "NetworkReport",
     "Routing",
     "TraceEvent",
     "__version__",
     "dequantize_fp8",
     "has_cuda_backend",
+    "measure_network",
     "quantize_fp8",
     "set_trace_hook",
 ]
