@@ -36,6 +36,17 @@ enum class Survival : std::uint8_t {
   kMask,
 };
 
+// How the tokens of high-throughput operations cross the network between nodes (CPU backend).
+enum class NetworkPath : std::uint8_t {
+  // MOELINK_NETWORK_MODE if set; else direct with Survival::kMask, hierarchical without.
+  kAuto,
+  // Once per destination node, to the rank there with the same local number, which forwards them;
+  // sums come back by the same way, one row per token and node.
+  kHierarchical,
+  // Once per destination rank, and one row per token and rank back: for small groups.
+  kDirect,
+};
+
 enum class DeviceKind : std::uint8_t { kCpu, kCuda };
 
 // Where the tensors of a buffer live.
@@ -62,6 +73,7 @@ struct BufferConfig {
   // Longest wait for a peer inside one operation; 0: the group's.
   std::chrono::milliseconds timeout{0};
   Survival survival = Survival::kRaise;
+  NetworkPath network_path = NetworkPath::kAuto;
   StageClock stage_clock = StageClock::kOff;
   // For stress tests of the CUDA backend: every thread block is held up at each stage by a random
   // time of less than this.

@@ -54,4 +54,12 @@ struct MemoryStatistics {
   std::uint64_t num_staged_combines = 0;  // combines whose x lay outside the arena
 };
 
+// What this rank has sent to other nodes in high-throughput operations. All zero if there are none.
+struct NetworkStatistics {
+  std::uint64_t num_dispatch_rows = 0;  // tokens, each once per node (kDirect: per rank) it went to
+  std::uint64_t num_combine_rows = 0;   // sums sent back
+  std::uint64_t num_messages = 0;
+  std::uint64_t num_bytes = 0;
+};
+
 }  // namespace moelink

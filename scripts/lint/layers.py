@@ -11,7 +11,7 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.MULTILINE)
 
 # Three columns that never include one another stand between `protocol` and `backend`.
 _FOUNDATION = ("base", "protocol")
-_COLUMNS = (("device", "kernels"), ("bootstrap", "symm"), ("transport", "proxy"))
+_COLUMNS = (("device", "kernels"), ("bootstrap", "symm"), ("transport", "proxy", "network"))
 
 
 def _layer_table() -> dict[str, set[str]]:

@@ -50,6 +50,9 @@ std::vector<OpeningTicket> exchange_tickets(const Group& group, const OpeningTic
                        group.rank().value(), rank);
     compare("max_num_experts", other.max_num_experts, first.max_num_experts);
     compare("num_nodes", other.num_nodes, first.num_nodes);
+    compare("MOELINK_NETWORK (0 auto, 1 libfabric, 2 loopback, 3 memory)", other.network,
+            first.network);
+    compare("network_path (1 hierarchical, 2 direct)", other.network_path, first.network_path);
   }
   violations.throw_if_any();
   return tickets;

@@ -15,6 +15,42 @@ namespace moelink {
 
 struct CudaRouting;  // backend/cuda/cuda_routing.hpp
 
+// Where tokens of one rank go: their rows at all ranks.
+struct Placement {
+  const std::int32_t* send_row = nullptr;    // [tokens, R]
+  const std::int32_t* topk_owner = nullptr;  // [tokens, K]
+  const std::int32_t* expert_row = nullptr;  // [tokens, K], expert-major only
+  int num_ranks = 0;
+  int num_topk = 0;
+
+  std::int32_t row_at(std::int64_t token, Rank rank) const {
+    return send_row[token * num_ranks + rank.value()];
+  }
+  std::int32_t owner_of(std::int64_t token, int k) const {
+    return topk_owner[token * num_topk + k];
+  }
+  std::int32_t expert_row_of(std::int64_t token, int k) const {
+    return expert_row[token * num_topk + k];
+  }
+};
+
+// Tokens of a rank of another node that this rank forwards, in the order of their numbers. The rows
+// at ranks outside this rank's group are kNoRow.
+struct RelayedTokens {
+  std::vector<std::int32_t> tokens;  // their numbers at their source
+  std::vector<std::int32_t> send_row;
+  std::vector<std::int32_t> topk_owner;
+  std::vector<std::int32_t> expert_row;
+
+  // Of the tokens from the given one on.
+  Placement placement(std::size_t first, int num_ranks, int num_topk) const {
+    const std::size_t selection = first * static_cast<std::size_t>(num_topk);
+    return {send_row.data() + first * static_cast<std::size_t>(num_ranks),
+            topk_owner.data() + selection, expert_row.empty() ? nullptr : &expert_row[0] + selection,
+            num_ranks, num_topk};
+  }
+};
+
 // Filled by the dispatch that makes it, constant once that is complete.
 struct RoutingState {
   std::uint64_t owner = 0;  // id of the buffer that made it
@@ -46,11 +82,18 @@ struct RoutingState {
       topk_owner;  // [T, K]: rank of each selection that was sent, -1 otherwise
   std::vector<std::int32_t> expert_row;  // [T, K]: row at that rank, expert-major only
 
+  // With a network between nodes, by source rank: empty unless this rank carries its tokens.
+  std::vector<RelayedTokens> relayed;
+
   std::shared_ptr<CudaRouting> cuda;  // the CUDA backend's: the lists above are empty then
   // Set while the host does not know yet what has been received: waits for the dispatch, and fills
   // in num_recv_tokens, recv_src_token and recv_expert_row.
   std::function<void()> settle;
 
+  // Of this rank's tokens.
+  Placement placement() const {
+    return {send_row.data(), topk_owner.data(), expert_row.data(), num_ranks, num_topk};
+  }
   CountMatrix count_matrix() const { return CountMatrix{counts.data(), num_ranks, num_experts}; }
   ExpertMap expert_map() const { return ExpertMap::make(num_experts, num_ranks); }
 };

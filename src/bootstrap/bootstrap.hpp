@@ -25,6 +25,11 @@ class Bootstrap {
   virtual void barrier(const char* what, const Deadline& deadline) {
     all_gather(std::string(), what, deadline);
   }
+
+  // The group that this one is a part of; itself unless it is a part.
+  virtual Bootstrap& whole() { return *this; }
+  // Of the blobs of all ranks of the whole: those of this part.
+  virtual std::vector<std::string> own_part(std::vector<std::string> blobs) const { return blobs; }
 };
 
 }  // namespace moelink

@@ -78,13 +78,14 @@ std::vector<std::string> collective_step(Bootstrap& bootstrap, const char* what,
   const std::optional<Failure> failure = run_step(step, result);
   std::vector<std::string> outcomes;
   try {
-    outcomes = bootstrap.all_gather(failure ? encode_failure(*failure) : kSucceeded + result, what,
-                                    deadline);
+    outcomes = bootstrap.whole().all_gather(
+        failure ? encode_failure(*failure) : kSucceeded + result, what, deadline);
   } catch (const Error&) {
-    if (failure) throw_outcome(what, bootstrap.rank().index(), *failure);
+    if (failure) throw_outcome(what, bootstrap.whole().rank().index(), *failure);
     throw;
   }
   throw_root_cause(what, outcomes);
+  outcomes = bootstrap.own_part(std::move(outcomes));
   for (std::string& outcome : outcomes) outcome.erase(0, 1);
   return outcomes;
 }

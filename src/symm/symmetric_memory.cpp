@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "symm/collective_step.hpp"
 #include "symm/host_identity.hpp"
 #include "symm/inproc/inproc_memory.hpp"
 #include "symm/memfd/memfd_memory.hpp"
@@ -17,7 +18,17 @@ std::shared_ptr<SymmetricMemory> open_symmetric_memory(Bootstrap& bootstrap, std
        bootstrap.all_gather(own, "finding the hosts of ranks", deadline)) {
     identities.push_back(HostIdentity::decode(blob));
   }
-  switch (placement_of(identities)) {
+  HostPlacement placement{};
+  const auto choose = [&] {
+    placement = placement_of(identities);
+    return std::string();
+  };
+  if (&bootstrap.whole() == &bootstrap) {
+    choose();
+  } else {  // other nodes may come to another conclusion
+    collective_step(bootstrap, "finding how ranks share memory", deadline, choose);
+  }
+  switch (placement) {
     case HostPlacement::kOneProcess:
       return open_inproc_memory(bootstrap, size_bytes, deadline);
     case HostPlacement::kOneHost:

@@ -46,13 +46,14 @@ void CombineOperation::run() {
   epoch_ = context_.epoch;
   // The areas of this operation stay until all peers have begun the next one.
   context_.retired = std::move(published_);
-  find_sources(exchange);
+  open_sources(exchange);
   for (std::uint32_t chunk = 0; chunk < num_chunks_; ++chunk) run_chunk(chunk);
   if (!staging_ && config_.x.num_bytes() > 0) {
     const TraceScope scope(Operation::kCombine, Stage::kRelease, context_.rank);
     context_.signals->wait_all(SignalChannel::kConsumed, SignalValue::of(epoch_, num_chunks_),
                                context_.wait_context(Operation::kCombine, Stage::kRelease));
   }
+  if (relay_) context_.remote->flush();
   context_.completed = epoch_;
 }
 
@@ -88,25 +89,15 @@ WireSpan CombineOperation::publish_weights() {
   return span;
 }
 
-void CombineOperation::find_sources(const Exchange& exchange) {
-  const CountMatrix counts = state_.count_matrix();
-  sources_.resize(exchange.blocks.size());
-  for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
-    const ExchangeBlock& block = exchange.of(rank);
-    std::byte* const region = context_.control->memory().region(rank);
-    Source& source = sources_[rank.index()];
-    source.lost = !exchange.present[rank.index()];
-    if (source.lost) continue;
-    source.kind = block.source;
-    source.rows = region + block.spans[0].offset;
-    source.weights = reinterpret_cast<const float*>(region + block.spans[1].offset);
-    if (source.kind != CombineSource::kStaged) continue;
-    const StagingTable table{reinterpret_cast<std::int32_t*>(region + block.spans[0].offset),
-                             context_.num_ranks()};
-    source.rows += table.offset_of(context_.rank, row_bytes_);
-    source.slot_stride_bytes = table.slot_bytes(row_bytes_);
-    source.chunk_first_row = compact_start(counts, context_.rank, rank).value();
-  }
+void CombineOperation::open_sources(const Exchange& exchange) {
+  sources_ =
+      std::make_unique<PullSources>(context_, state_, exchange, context_.rank, row_bytes_);
+  if (!context_.network) return;
+  relay_.reset(new Relay{
+      .wait = RelayWait(context_, Operation::kCombine, Stage::kSendBack, epoch_),
+      .combine = RelayCombine(context_, config_, exchange),
+      .partials = PartialSums(context_, state_, plan_partial_message(context_, config_),
+                              exchange.present)});
 }
 
 void CombineOperation::run_chunk(std::uint32_t chunk) {
@@ -118,11 +109,16 @@ void CombineOperation::run_chunk(std::uint32_t chunk) {
                           chunk_begin(state_.num_tokens, chunk + 1, num_chunks_)};
   const TraceScope scope(Operation::kCombine, Stage::kReduce, context_.rank);
   await_chunk(chunk);
+  if (relay_) {
+    relay_->combine.send_chunk(chunk, num_chunks_, relay_->partials, relay_->wait);
+    relay_->partials.await(tokens, relay_->wait);
+  }
   const int workers = workers_for(context_, config_.stream);
   context_.workers.run(tokens.end - tokens.begin, workers, [&](IndexRange part) {
     reduce_tokens(IndexRange{tokens.begin + part.begin, tokens.begin + part.end}, chunk);
   });
-  advance_sources(tokens);
+  sources_->advance(state_.placement(), tokens);
+  if (relay_) relay_->partials.release_before(tokens.end, relay_->wait.deadline());
   release_chunk(chunk);
 }
 
@@ -139,37 +135,41 @@ void CombineOperation::stage_chunk(std::uint32_t chunk) {
 void CombineOperation::await_chunk(std::uint32_t chunk) {
   if (chunk == 0) return;  // staged before the exchange
   for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
-    if (reads_in_place(rank)) continue;
+    if (sources_->reads_in_place(rank)) continue;
     const bool staged =
         context_.signals->wait(rank, SignalChannel::kStaged, SignalValue::of(epoch_, chunk),
                                context_.wait_context(Operation::kCombine, Stage::kReduce));
-    if (!staged) sources_[rank.index()].lost = true;
+    if (staged) continue;
+    sources_->lose(rank);
+    if (relay_) relay_->combine.lose(rank);
   }
 }
 
 void CombineOperation::list_pulls(std::int64_t token, std::vector<Pull>& pulls) const {
   pulls.clear();
-  const std::int32_t* sent = state_.send_row.data() + token * state_.num_ranks;
   for (Rank rank(0); rank.value() < state_.num_ranks; rank = rank.next()) {
-    if (sent[rank.index()] == kNoRow || sources_[rank.index()].lost) continue;
-    if (state_.layout == Layout::kCompact || !reads_in_place(rank)) {
-      pulls.push_back(Pull{rank, 0, Row(sent[rank.index()])});
+    if (context_.control->is_near(rank)) {
+      sources_->list_pulls(state_.placement(), token, rank, pulls);
       continue;
     }
-    for (std::int64_t k = 0; k < state_.num_topk; ++k) {
-      const auto selection = static_cast<std::size_t>(token * state_.num_topk + k);
-      if (state_.topk_owner[selection] != rank.value()) continue;
-      pulls.push_back(Pull{rank, 0, Row(state_.expert_row[selection])});
-    }
+    const int group = context_.relay.group_of(rank);
+    if (rank != context_.relay.first_rank(group)) continue;
+    if (relay_->partials.row(group, token) != nullptr) pulls.push_back(Pull{rank, 0, Row(0)});
   }
   close_levels(context_.topology, pulls.data(), static_cast<int>(pulls.size()));
 }
 
-const void* CombineOperation::address_of(const Pull& pull, std::uint32_t chunk) const {
-  const Source& source = sources_[pull.rank.index()];
-  const std::int64_t row = pull.row.value() - source.chunk_first_row;
-  return source.rows + chunk % kNumStagingSlots * source.slot_stride_bytes +
-         static_cast<std::size_t>(row) * row_bytes_;
+void CombineOperation::list_addends(std::int64_t token, std::uint32_t chunk,
+                                    std::vector<Pull>& pulls,
+                                    std::vector<simd::Addend>& addends) const {
+  list_pulls(token, pulls);
+  addends.clear();
+  for (const Pull& pull : pulls) {
+    const void* row = context_.control->is_near(pull.rank)
+                          ? sources_->address_of(pull, chunk)
+                          : relay_->partials.row(context_.relay.group_of(pull.rank), token);
+    addends.push_back({row, pull.closes});
+  }
 }
 
 const std::byte* CombineOperation::row_of(const std::optional<TensorView>& tensor,
@@ -184,9 +184,7 @@ void CombineOperation::reduce_tokens(IndexRange tokens, std::uint32_t chunk) con
   std::vector<Pull> pulls;
   std::vector<simd::Addend> addends;
   for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
-    list_pulls(token, pulls);
-    addends.clear();
-    for (const Pull& pull : pulls) addends.push_back({address_of(pull, chunk), pull.closes});
+    list_addends(token, chunk, pulls, addends);
     simd::reduce_row({.dtype = out.dtype,
                       .num_channels = static_cast<std::size_t>(out.shape[1]),
                       .addends = addends,
@@ -201,31 +199,13 @@ void CombineOperation::reduce_tokens(IndexRange tokens, std::uint32_t chunk) con
 
 void CombineOperation::reduce_weights(std::int64_t token) const {
   const std::int64_t num_topk = state_.num_topk;
-  const std::int32_t* sent = state_.send_row.data() + token * state_.num_ranks;
   float* const out = result_.combined_topk_weights->view.as<float>() + token * num_topk;
-  for (std::int64_t k = 0; k < num_topk; ++k) {
-    out[k] = 0.0F;
-    if (state_.layout == Layout::kExpertMajor) {
-      const auto selection = static_cast<std::size_t>(token * num_topk + k);
-      const std::int32_t owner = state_.topk_owner[selection];
-      if (owner < 0 || sources_[static_cast<std::size_t>(owner)].lost) continue;
-      out[k] = sources_[static_cast<std::size_t>(owner)].weights[state_.expert_row[selection]];
-      continue;
-    }
-    for (int rank = 0; rank < state_.num_ranks; ++rank) {
-      if (sent[rank] == kNoRow || sources_[static_cast<std::size_t>(rank)].lost) continue;
-      out[k] += sources_[static_cast<std::size_t>(rank)].weights[sent[rank] * num_topk + k];
-    }
-  }
-}
-
-void CombineOperation::advance_sources(IndexRange tokens) {
-  for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
-    if (reads_in_place(rank)) continue;
-    for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
-      const auto i = static_cast<std::size_t>(token * state_.num_ranks + rank.value());
-      if (state_.send_row[i] != kNoRow) ++sources_[rank.index()].chunk_first_row;
-    }
+  std::fill_n(out, num_topk, 0.0F);
+  sources_->add_weights(state_.placement(), token, out);
+  if (!relay_) return;
+  for (int group = 0; group < context_.relay.num_groups(); ++group) {
+    const float* const theirs = relay_->partials.weights(group, token);
+    for (std::int64_t k = 0; theirs != nullptr && k < num_topk; ++k) out[k] += theirs[k];
   }
 }
 
@@ -233,8 +213,8 @@ void CombineOperation::release_chunk(std::uint32_t chunk) {
   const bool last = chunk + 1 == num_chunks_;
   const bool slot_is_reused = chunk + kNumStagingSlots < num_chunks_;
   for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
-    if (rank == context_.rank || sources_[rank.index()].lost) continue;
-    if (reads_in_place(rank) ? last : slot_is_reused) {
+    if (rank == context_.rank || sources_->is_lost(rank)) continue;
+    if (sources_->reads_in_place(rank) ? last : slot_is_reused) {
       context_.signals->put(rank, SignalChannel::kConsumed, SignalValue::of(epoch_, chunk + 1));
     }
   }

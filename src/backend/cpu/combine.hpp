@@ -8,6 +8,10 @@
 
 #include "backend/cpu/cpu_context.hpp"
 #include "backend/cpu/exchange.hpp"
+#include "backend/cpu/network/partial_sums.hpp"
+#include "backend/cpu/network/relay_combine.hpp"
+#include "backend/cpu/network/relay_wait.hpp"
+#include "backend/cpu/pull_sources.hpp"
 #include "backend/cpu/simd/simd.hpp"
 #include "backend/cpu/staging.hpp"
 #include "backend/routing_state.hpp"
@@ -26,33 +30,27 @@ class CombineOperation {
   void run();  // on the stream
 
  private:
-  // Where the rows of one rank are read.
-  struct Source {
-    CombineSource kind = CombineSource::kInPlace;
-    const std::byte* rows = nullptr;    // kInPlace: row 0; kStaged: this rank's part of slot 0
-    std::size_t slot_stride_bytes = 0;  // kStaged: distance of the slots
-    std::int64_t chunk_first_row = 0;   // kStaged: compact row at the start of the slot
-    const float* weights = nullptr;
-    bool lost = false;  // masked: contributes nothing
-  };
-
   ExchangeBlock describe_call();
   WireSpan publish_weights();
-  void find_sources(const Exchange& exchange);
+  void open_sources(const Exchange& exchange);
   void run_chunk(std::uint32_t chunk);
   void stage_chunk(std::uint32_t chunk);
   void await_chunk(std::uint32_t chunk);
   void reduce_tokens(IndexRange tokens, std::uint32_t chunk) const;
-  void advance_sources(IndexRange tokens);
   void release_chunk(std::uint32_t chunk);
 
   void list_pulls(std::int64_t token, std::vector<Pull>& pulls) const;
-  const void* address_of(const Pull& pull, std::uint32_t chunk) const;
+  void list_addends(std::int64_t token, std::uint32_t chunk, std::vector<Pull>& pulls,
+                    std::vector<simd::Addend>& addends) const;
   void reduce_weights(std::int64_t token) const;
   const std::byte* row_of(const std::optional<TensorView>& tensor, std::int64_t token) const;
-  bool reads_in_place(Rank rank) const {
-    return sources_[rank.index()].kind == CombineSource::kInPlace;
-  }
+
+  // What crosses the network.
+  struct Relay {
+    RelayWait wait;
+    RelayCombine combine;
+    PartialSums partials;
+  };
 
   CpuContext& context_;
   CombineConfig config_;
@@ -61,7 +59,8 @@ class CombineOperation {
   std::size_t row_bytes_;
   std::uint32_t num_chunks_;
   std::unique_ptr<StagingArea> staging_;  // null: x is read in place, or has no rows
-  std::vector<Source> sources_;           // by rank
+  std::unique_ptr<PullSources> sources_;  // of this rank's tokens
+  std::unique_ptr<Relay> relay_;          // null without a network
   // Memory that peers read; handed to the context once the operation has begun.
   std::vector<std::shared_ptr<void>> published_;
   Epoch epoch_;

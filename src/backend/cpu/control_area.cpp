@@ -7,7 +7,7 @@
 namespace moelink {
 
 void ControlArea::raise_fault(const std::string& reason, Epoch first_missed) const {
-  auto& record = *at<FaultRecord>(rank(), ControlLayout::fault_offset());
+  FaultRecord& record = record_of(rank());
   const std::atomic_ref raised(record.raised);
   if (raised.load(std::memory_order_acquire) != 0) return;
   const std::size_t size = std::min(reason.size(), FaultRecord::kMaxText);
@@ -18,7 +18,7 @@ void ControlArea::raise_fault(const std::string& reason, Epoch first_missed) con
 }
 
 std::string ControlArea::fault_of(Rank rank, Epoch epoch) const {
-  auto& record = *at<FaultRecord>(rank, ControlLayout::fault_offset());
+  FaultRecord& record = record_of(rank);
   if (std::atomic_ref(record.raised).load(std::memory_order_acquire) == 0) return {};
   if (epoch < record.first_missed) return {};
   const std::size_t size = std::min<std::size_t>(record.text_bytes, FaultRecord::kMaxText);

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "protocol/control_layout.hpp"
 #include "symm/symmetric_memory.hpp"
@@ -15,12 +16,17 @@ namespace moelink {
 class ControlArea {
  public:
   ControlArea(std::shared_ptr<SymmetricMemory> memory, const ControlLayout& layout)
-      : memory_(std::move(memory)), layout_(layout) {}
+      : memory_(std::move(memory)),
+        layout_(layout),
+        far_faults_(static_cast<std::size_t>(memory_->num_ranks())) {}
 
   const ControlLayout& layout() const { return layout_; }
   SymmetricMemory& memory() const { return *memory_; }
   Rank rank() const { return memory_->rank(); }
   int num_ranks() const { return memory_->num_ranks(); }
+  // Whether this rank shares memory with `rank`. Of other ranks there are no words but those in the
+  // own region.
+  bool is_near(Rank rank) const { return memory_->region(rank) != nullptr; }
 
   // The word in `owner`'s region that `source` writes.
   std::atomic_ref<std::uint64_t> signal(Rank owner, SignalChannel channel, Rank source) const {
@@ -50,8 +56,15 @@ class ControlArea {
   void raise_fault(const std::string& reason, Epoch first_missed) const;
   // Why `rank` does not finish the operation of `epoch`, or an empty string while it takes part.
   std::string fault_of(Rank rank, Epoch epoch) const;
+  // Keeps what a rank that is not near has sent of its fault; the own one, to be sent.
+  void keep_fault(Rank rank, const FaultRecord& record) { far_faults_[rank.index()] = record; }
+  const FaultRecord& own_fault() const { return record_of(rank()); }
 
  private:
+  FaultRecord& record_of(Rank rank) const {
+    return is_near(rank) ? *at<FaultRecord>(rank, ControlLayout::fault_offset())
+                         : far_faults_[rank.index()];
+  }
   template <class T>
   T* at(Rank owner, std::size_t offset) const {
     return reinterpret_cast<T*>(memory_->region(owner) + offset);
@@ -59,6 +72,7 @@ class ControlArea {
 
   std::shared_ptr<SymmetricMemory> memory_;
   ControlLayout layout_;
+  mutable std::vector<FaultRecord> far_faults_;  // by rank
 };
 
 }  // namespace moelink

@@ -15,7 +15,7 @@ std::unique_ptr<Backend> make_cpu_backend(const Group& group, const BufferConfig
 }
 
 CpuBackend::CpuBackend(const Group& group, const BufferConfig& config)
-    : context_(open_cpu_context(group, config)) {
+    : group_(group), context_(open_cpu_context(group, config)) {
   context_->low_latency = &low_latency_;
 }
 
@@ -125,8 +125,20 @@ void CpuBackend::close() {
   const BufferPhase::Phase before = phase_.phase();
   if (before == BufferPhase::Phase::kClosed) return;
   if (before == BufferPhase::Phase::kOpen) barrier();
+  if (before == BufferPhase::Phase::kOpen && context_->network) leave_network();
   phase_.close();
   context_->control->memory().announce_departure();
+}
+
+// A connection that is closed may take with it what a slower peer has not read yet.
+void CpuBackend::leave_network() {
+  context_->stream.run([this] { context_->remote->flush(); });
+  try {
+    group_.bootstrap().barrier("leaving the network", Deadline::after(context_->timeout));
+  } catch (const Error& error) {
+    log(LogLevel::kDebug, "rank {} leaves the network alone: {}", context_->rank.value(),
+        error.what());
+  }
 }
 
 MemoryStatistics CpuBackend::memory_statistics() const {

@@ -44,7 +44,9 @@ class CpuBackend final : public Backend {
   // is told to the peers, and all later operations fail with it.
   void guarded(Operation operation, const std::function<void()>& step);
   void break_buffer(Operation operation, const std::string& reason);
+  void leave_network();
 
+  Group group_;
   BufferPhase phase_;
   // Hooks look whether it still exists: they may be called after the buffer has gone.
   std::shared_ptr<CpuBackend*> self_ = std::make_shared<CpuBackend*>(this);

@@ -10,12 +10,15 @@
 #include <vector>
 
 #include "backend/cpu/control_area.hpp"
+#include "backend/cpu/network/remote_control.hpp"
 #include "backend/cpu/signal_board.hpp"
 #include "backend/cpu/stream.hpp"
 #include "backend/cpu/worker_team.hpp"
 #include "moelink/config.hpp"
 #include "moelink/topology.hpp"
 #include "moelink/trace.hpp"
+#include "network/network.hpp"
+#include "protocol/relay_plan.hpp"
 #include "symm/arena.hpp"
 
 namespace moelink {
@@ -34,6 +37,10 @@ struct CpuContext {
   std::shared_ptr<Arena> arena;    // receive tensors; peers read and write it
   std::shared_ptr<Arena> results;  // combined tensors, in memory that no peer sees
   std::unique_ptr<SignalBoard> signals;
+  // To ranks of other nodes; null if there are none.
+  RelayPlan relay;
+  std::unique_ptr<Network> network;
+  std::unique_ptr<RemoteControl> remote;
   WorkerTeam workers;
 
   Epoch epoch;                     // of the last operation begun

@@ -79,13 +79,15 @@ void DispatchOperation::begin() {
 void DispatchOperation::choose_targets(const Exchange& exchange) {
   const SymmetricMemory& memory = context_.control->memory();
   targets_.resize(exchange.blocks.size());
+  present_ = exchange.present;
   ArenaSpan own;
   ReceiveLayout own_layout;
   for (Rank rank(0); rank.value() < context_.num_ranks(); rank = rank.next()) {
     if (!exchange.present[rank.index()]) continue;
-    targets_[rank.index()].present = true;
     const ReceiveLayout layout = call_.layout_of(rank);
     const WireSpan place = call_.place_of(exchange.of(rank), rank);
+    if (!context_.control->is_near(rank)) continue;
+    targets_[rank.index()].present = true;
     const ArenaSpan span{place.offset, place.bytes};
     if (rank == context_.rank) {
       own = span;

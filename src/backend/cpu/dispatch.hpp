@@ -9,6 +9,7 @@
 #include "backend/cpu/cpu_context.hpp"
 #include "backend/cpu/exchange.hpp"
 #include "backend/cpu/route.hpp"
+#include "backend/cpu/row_writer.hpp"
 #include "backend/dispatch_call.hpp"
 #include "moelink/results.hpp"
 #include "protocol/receive_layout.hpp"
@@ -40,24 +41,14 @@ class DispatchOperation {
   DispatchResult result() const;
 
  private:
-  // Where one destination takes the parts of a row.
-  struct Target {
-    std::byte* parts[kNumReceiveParts] = {};
-    bool present = false;  // false: the rank is masked
-    std::byte* part(ReceivePart which) const { return parts[static_cast<std::size_t>(which)]; }
-  };
-
   ExchangeBlock describe_call();
   void choose_targets(const Exchange& exchange);
   ReceiveBlock own_block() const;
 
-  void send_tokens(IndexRange tokens) const;
-  void send_metadata(std::int64_t token, Rank destination, const Target& target) const;
-  void send_topk(std::int64_t token, Rank destination, std::int64_t row,
-                 const Target& target) const;
-  void send_expert_weights(std::int64_t token) const;
-  void gather_rows(std::int64_t token, ReceivePart part, std::size_t row_bytes,
-                   std::vector<void*>& rows) const;
+  TokenRows own_tokens() const;
+  void send_tokens();
+  void write_tokens(const RowWriter& writer, const TokenRows& tokens, IndexRange range);
+  void send_with_relay(const TokenRows& tokens, const RowWriter& writer);
   void clear_rows(ReceivePart part, IndexRange rows, std::size_t row_bytes, std::byte value) const;
   void fill_unused_rows() const;
   // Zeroes the rows of a rank that was lost; their ids become -1.
@@ -71,7 +62,8 @@ class DispatchOperation {
   Epoch epoch_;
   ArenaSpan reserved_;  // of reserve()
   std::vector<std::shared_ptr<void>> parts_;
-  std::vector<Target> targets_;  // by rank
+  std::vector<RowTarget> targets_;  // by rank
+  std::vector<bool> present_;       // by rank
 };
 
 }  // namespace moelink

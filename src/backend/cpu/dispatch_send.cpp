@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "backend/cpu/dispatch.hpp"
+#include "backend/cpu/network/relay_dispatch.hpp"
 #include "backend/cpu/simd/simd.hpp"
 #include "base/trace_scope.hpp"
 #include "protocol/placement.hpp"
@@ -10,24 +11,63 @@
 namespace moelink {
 namespace {
 
-// Copies row `token` of a strided 2-D tensor of 1- or 4-byte elements to contiguous memory.
-void gather_scales(const TensorView& scales, std::int64_t token, std::byte* out) {
-  const std::size_t size = dtype_size(scales.dtype);
-  const auto* row = scales.as<std::byte>() + token * scales.strides[0] * static_cast<int>(size);
-  const std::int64_t step = scales.strides[1] * static_cast<int>(size);
-  for (std::int64_t i = 0; i < scales.shape[1]; ++i) {
-    std::memcpy(out + static_cast<std::size_t>(i) * size, row + i * step, size);
-  }
-}
+// Own rows written between two looks at the network.
+constexpr std::size_t kRelaySliceBytes = std::size_t{1} << 20;
 
 }  // namespace
 
-void DispatchOperation::finish() {
-  {
-    const TraceScope scope(call_.operation, Stage::kSend, context_.rank);
-    context_.workers.run(call_.state->num_tokens, workers_for(context_, call_.inputs.stream),
-                         [this](IndexRange tokens) { send_tokens(tokens); });
+TokenRows DispatchOperation::own_tokens() const {
+  TokenRows tokens;
+  tokens.payload = call_.inputs.x.as<std::byte>();
+  tokens.scales = call_.inputs.scales;
+  tokens.topk = topk_;
+  if (call_.inputs.topk_weights) tokens.weights = call_.inputs.topk_weights->as<float>();
+  tokens.placement = call_.state->placement();
+  return tokens;
+}
+
+void DispatchOperation::send_tokens() {
+  const TraceScope scope(call_.operation, Stage::kSend, context_.rank);
+  const TokenRows tokens = own_tokens();
+  const RowWriter writer(call_, targets_);
+  if (context_.network) return send_with_relay(tokens, writer);
+  write_tokens(writer, tokens, IndexRange{0, call_.state->num_tokens});
+}
+
+void DispatchOperation::write_tokens(const RowWriter& writer, const TokenRows& tokens,
+                                     IndexRange range) {
+  const int copies = std::max(1, std::min(call_.state->num_topk, call_.state->num_ranks));
+  const simd::StorePolicy policy =
+      simd::policy_for(static_cast<std::size_t>(call_.state->num_tokens) * call_.shape.row_bytes *
+                       static_cast<std::size_t>(copies));
+  context_.workers.run(range.end - range.begin, workers_for(context_, call_.inputs.stream),
+                       [&](IndexRange part) {
+                         const IndexRange mine{range.begin + part.begin, range.begin + part.end};
+                         writer.write(tokens, mine, policy);
+                       });
+}
+
+// The network is served first, and in between: its messages travel while rows are copied.
+void DispatchOperation::send_with_relay(const TokenRows& tokens, const RowWriter& writer) {
+  const std::int64_t num_tokens = call_.state->num_tokens;
+  const std::int64_t slice = std::max<std::int64_t>(
+      1, static_cast<std::int64_t>(kRelaySliceBytes / std::max<std::size_t>(1, call_.shape.row_bytes)));
+  RelayDispatch relay(context_, call_, tokens, writer, present_, epoch_);
+  std::int64_t next = 0;
+  while (next < num_tokens || !relay.is_done()) {
+    const bool moved = relay.step();
+    if (next < num_tokens) {
+      const std::int64_t end = std::min(next + slice, num_tokens);
+      write_tokens(writer, tokens, IndexRange{next, end});
+      next = end;
+    } else if (!moved && !relay.is_done()) {
+      relay.pause();
+    }
   }
+}
+
+void DispatchOperation::finish() {
+  send_tokens();
   const SignalValue done = SignalValue::of(epoch_, kDone);
   {
     const TraceScope scope(call_.operation, Stage::kSignal, context_.rank);
@@ -44,116 +84,10 @@ void DispatchOperation::finish() {
     // A rank that is late but alive may still write here: the memory is not used again.
     context_.quarantine.insert(context_.quarantine.end(), parts_.begin(), parts_.end());
   }
+  if (context_.network) context_.remote->flush();
   context_.completed = epoch_;
   add_statistics();
   if (!call_.is_cached()) call_.keep_origins(own_block());
-}
-
-void DispatchOperation::gather_rows(std::int64_t token, ReceivePart part, std::size_t row_bytes,
-                                    std::vector<void*>& rows) const {
-  rows.clear();
-  const auto place = [&](std::int32_t rank, std::int32_t row) {
-    const Target& target = targets_[static_cast<std::size_t>(rank)];
-    if (target.present)
-      rows.push_back(target.part(part) + static_cast<std::size_t>(row) * row_bytes);
-  };
-  if (call_.state->layout == Layout::kCompact) {
-    const std::int32_t* sent = call_.state->send_row.data() + token * call_.state->num_ranks;
-    for (std::int32_t rank = 0; rank < call_.state->num_ranks; ++rank) {
-      if (sent[rank] != kNoRow) place(rank, sent[rank]);
-    }
-    return;
-  }
-  for (std::int64_t i = token * call_.state->num_topk; i < (token + 1) * call_.state->num_topk;
-       ++i) {
-    const auto index = static_cast<std::size_t>(i);
-    if (call_.state->topk_owner[index] >= 0)
-      place(call_.state->topk_owner[index], call_.state->expert_row[index]);
-  }
-}
-
-void DispatchOperation::send_tokens(IndexRange tokens) const {
-  const std::size_t total = static_cast<std::size_t>(call_.state->num_tokens) *
-                            call_.shape.row_bytes *
-                            static_cast<std::size_t>(std::max(
-                                1, std::min(call_.state->num_topk, call_.state->num_ranks)));
-  const simd::StorePolicy policy = simd::policy_for(total);
-  std::vector<void*> rows;
-  std::vector<std::byte> scale_row(call_.shape.scale_bytes);
-  for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
-    gather_rows(token, ReceivePart::kPayload, call_.shape.row_bytes, rows);
-    const auto* source =
-        call_.inputs.x.as<std::byte>() + static_cast<std::size_t>(token) * call_.shape.row_bytes;
-    if (!rows.empty()) simd::copy_row(source, rows, call_.shape.row_bytes, policy);
-    if (call_.inputs.scales) {
-      gather_scales(*call_.inputs.scales, token, scale_row.data());
-      gather_rows(token, ReceivePart::kScales, call_.shape.scale_bytes, rows);
-      for (void* row : rows) std::memcpy(row, scale_row.data(), call_.shape.scale_bytes);
-    }
-    for (Rank rank(0); rank.value() < call_.state->num_ranks; rank = rank.next()) {
-      send_metadata(token, rank, targets_[rank.index()]);
-    }
-    if (call_.inputs.topk_weights && call_.state->layout == Layout::kExpertMajor)
-      send_expert_weights(token);
-  }
-  simd::streaming_fence();
-}
-
-void DispatchOperation::send_metadata(std::int64_t token, Rank destination,
-                                      const Target& target) const {
-  const std::int32_t row = call_.state->send_row[static_cast<std::size_t>(
-      token * call_.state->num_ranks + destination.value())];
-  if (row == kNoRow || !target.present) return;
-  if (call_.state->layout == Layout::kCompact) send_topk(token, destination, row, target);
-  if (call_.is_cached()) return;
-  auto* sources = reinterpret_cast<std::int32_t*>(target.part(ReceivePart::kSourceToken));
-  sources[row] = static_cast<std::int32_t>(token);
-  if (call_.state->layout == Layout::kCompact) return;
-  const std::int64_t num_topk = call_.state->num_topk;
-  auto* rows = reinterpret_cast<std::int32_t*>(target.part(ReceivePart::kExpertRow));
-  for (std::int64_t k = 0; k < num_topk; ++k) {
-    const auto selection = static_cast<std::size_t>(token * num_topk + k);
-    const bool here = call_.state->topk_owner[selection] == destination.value();
-    rows[row * num_topk + k] =
-        static_cast<std::int32_t>(here ? call_.state->expert_row[selection] : kNoRow);
-  }
-}
-
-void DispatchOperation::send_topk(std::int64_t token, Rank destination, std::int64_t row,
-                                  const Target& target) const {
-  const ExpertMap map = call_.state->expert_map();
-  const std::int64_t num_topk = call_.state->num_topk;
-  for (std::int64_t k = 0; k < num_topk; ++k) {
-    const std::int64_t selection = token * num_topk + k;
-    const std::int64_t out = row * num_topk + k;
-    const bool here =
-        call_.state->topk_owner[static_cast<std::size_t>(selection)] == destination.value();
-    if (call_.inputs.topk_weights) {
-      auto* weights = reinterpret_cast<float*>(target.part(ReceivePart::kTopkWeights));
-      weights[out] = here ? call_.inputs.topk_weights->as<float>()[selection] : 0.0F;
-    }
-    if (topk_.empty()) continue;
-    const std::int64_t id = topk_.at(token, static_cast<int>(k));
-    const std::int64_t local = here ? localize(map, id, destination) : kNoExpert;
-    std::byte* ids = target.part(ReceivePart::kTopkIdx);
-    if (call_.inputs.topk_idx->dtype == DType::kInt64) {
-      reinterpret_cast<std::int64_t*>(ids)[out] = local;
-    } else {
-      reinterpret_cast<std::int32_t*>(ids)[out] = static_cast<std::int32_t>(local);
-    }
-  }
-}
-
-void DispatchOperation::send_expert_weights(std::int64_t token) const {
-  for (std::int64_t i = token * call_.state->num_topk; i < (token + 1) * call_.state->num_topk;
-       ++i) {
-    const auto selection = static_cast<std::size_t>(i);
-    if (call_.state->topk_owner[selection] < 0) continue;
-    const Target& target = targets_[static_cast<std::size_t>(call_.state->topk_owner[selection])];
-    if (!target.present) continue;
-    auto* weights = reinterpret_cast<float*>(target.part(ReceivePart::kTopkWeights));
-    weights[call_.state->expert_row[selection]] = call_.inputs.topk_weights->as<float>()[i];
-  }
 }
 
 void DispatchOperation::clear_rows(ReceivePart part, IndexRange rows, std::size_t row_bytes,

@@ -30,6 +30,10 @@ Exchange exchange_calls(CpuContext& context, Operation operation, const Exchange
   RankMasks& masks = context.signals->masks();
   for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
     if (masks.is_masked(peer)) continue;
+    if (!control.is_near(peer)) {
+      context.remote->send_exchange(peer, epoch, mine, count_row);
+      continue;
+    }
     control.exchange(peer, epoch, context.rank) = mine;
     std::ranges::copy(count_row, control.count_row(peer, epoch, context.rank));
   }

@@ -22,20 +22,31 @@ bool adopt_masks(CpuContext& context, Rank peer, std::uint32_t round) {
   return differ;
 }
 
+// Into `owner`'s memory.
+void write_masks(CpuContext& context, Rank owner, std::uint32_t round) {
+  const RankMasks& masks = context.signals->masks();
+  for (Rank rank(0); rank.value() < context.num_ranks(); rank = rank.next()) {
+    const auto word = context.control->mask_flag(owner, context.epoch, context.rank, rank);
+    const int others = word.load(std::memory_order_relaxed) & ~bit_of(round);
+    const int flags = others | (masks.is_masked(rank) ? bit_of(round) : 0);
+    word.store(static_cast<std::uint8_t>(flags), std::memory_order_relaxed);
+  }
+}
+
 }  // namespace
 
 void publish_masks(CpuContext& context, std::uint32_t round) {
   RankMasks& masks = context.signals->masks();
+  const SignalValue value = SignalValue::of(context.epoch, round);
+  write_masks(context, context.rank, round);
   for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
     if (peer == context.rank || masks.is_masked(peer)) continue;
-    for (Rank rank(0); rank.value() < context.num_ranks(); rank = rank.next()) {
-      const auto word = context.control->mask_flag(peer, context.epoch, context.rank, rank);
-      const int others = word.load(std::memory_order_relaxed) & ~bit_of(round);
-      const int flags = others | (masks.is_masked(rank) ? bit_of(round) : 0);
-      word.store(static_cast<std::uint8_t>(flags), std::memory_order_relaxed);
+    if (!context.control->is_near(peer)) {
+      context.remote->send_masks(peer, value);
+      continue;
     }
-    context.signals->put(peer, SignalChannel::kMasksPublished,
-                         SignalValue::of(context.epoch, round));
+    write_masks(context, peer, round);
+    context.signals->put(peer, SignalChannel::kMasksPublished, value);
   }
 }
 

@@ -8,11 +8,13 @@
 #include <algorithm>
 #include <limits>
 
+#include "backend/open_network.hpp"
 #include "backend/opening.hpp"
 #include "base/check.hpp"
 #include "base/environment.hpp"
 #include "base/trace_scope.hpp"
 #include "protocol/limits.hpp"
+#include "symm/node_memory.hpp"
 
 namespace moelink {
 namespace {
@@ -71,6 +73,17 @@ std::shared_ptr<Arena> make_result_arena(std::size_t capacity, const Deadline& d
   return Arena::make(std::move(memory), 0, capacity);
 }
 
+void connect_nodes(CpuContext& context, const Group& group, const BufferConfig& config,
+                   const Deadline& deadline) {
+  const NetworkPath path = choose_network_path(config);
+  context.relay = {.topology = group.topology(), .path = path};
+  context.network = open_network(group, path, config.max_num_experts, deadline);
+  context.remote =
+      std::make_unique<RemoteControl>(context.control, *context.network, context.signals->masks(),
+                                      config.survival, context.timeout);
+  context.signals->connect(*context.remote);
+}
+
 }  // namespace
 
 std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferConfig& config) {
@@ -82,10 +95,15 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
   const std::size_t control_bytes = align_up(layout.total_bytes(), kPage);
   const OpeningTicket mine{.max_num_experts = config.max_num_experts,
                            .num_nodes = group.topology().num_nodes,
-                           .bytes = arena_capacity(config, group, control_bytes)};
+                           .bytes = arena_capacity(config, group, control_bytes),
+                           .network = wished_network(),
+                           .network_path = static_cast<std::int64_t>(choose_network_path(config))};
   const std::size_t capacity = least_bytes(exchange_tickets(group, mine, deadline));
   const std::size_t region_bytes = align_up(control_bytes + capacity, kPage);
-  auto memory = open_symmetric_memory(group.bootstrap(), region_bytes, deadline);
+  const bool has_network = uses_network(group.topology());
+  auto memory = has_network ? open_node_memory(group.bootstrap(), group.topology(), region_bytes,
+                                               deadline)
+                            : open_symmetric_memory(group.bootstrap(), region_bytes, deadline);
 
   const int num_cores = num_available_cores();
   context->id = next_buffer_id();
@@ -101,6 +119,7 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
   context->results = make_result_arena(capacity, deadline);
   context->control = std::make_shared<ControlArea>(std::move(memory), layout);
   context->signals = std::make_unique<SignalBoard>(context->control, num_cores, config.survival);
+  if (has_network) connect_nodes(*context, group, config, deadline);
   return context;
 }
 

@@ -10,9 +10,11 @@
 #include <climits>
 #include <string>
 
+#include "backend/cpu/network/remote_control.hpp"
 #include "base/check.hpp"
 #include "base/log.hpp"
 #include "base/pause.hpp"
+#include "transport/backoff.hpp"
 
 namespace moelink {
 namespace {
@@ -24,6 +26,9 @@ constexpr std::chrono::milliseconds kSleepSlice{5};
 constexpr int kSpinsWithOwnCore = 2000;
 // With fewer cores than ranks, the core is better given to a peer.
 constexpr int kYieldsWithSharedCore = 8;
+
+// Looks at the network between two looks at the peers: about 10 ms once the wait has become long.
+constexpr int kRoundsPerLook = 200;
 
 void futex_wait(std::uint32_t& word, std::uint32_t expected, std::chrono::nanoseconds limit) {
   const timespec timeout{static_cast<time_t>(limit.count() / 1'000'000'000),
@@ -41,6 +46,16 @@ bool is_low_latency(SignalChannel channel) {
          channel == SignalChannel::kLowLatencyReceivedOdd;
 }
 
+// Signals that mean something only between ranks that share memory.
+bool is_about_memory(SignalChannel channel) {
+  return channel == SignalChannel::kDelivered || channel == SignalChannel::kStaged ||
+         channel == SignalChannel::kConsumed;
+}
+
+bool is_sent_with_content(SignalChannel channel) {
+  return channel == SignalChannel::kExchanged || channel == SignalChannel::kMasksPublished;
+}
+
 }  // namespace
 
 SignalBoard::SignalBoard(std::shared_ptr<ControlArea> control, int num_cores, Survival survival)
@@ -50,6 +65,11 @@ SignalBoard::SignalBoard(std::shared_ptr<ControlArea> control, int num_cores, Su
       num_spins_(control_->num_ranks() <= num_cores ? kSpinsWithOwnCore : -kYieldsWithSharedCore) {}
 
 void SignalBoard::put(Rank peer, SignalChannel channel, SignalValue value) {
+  if (!control_->is_near(peer)) {
+    if (!is_about_memory(channel) && !is_sent_with_content(channel))
+      remote_->send_signal(peer, channel, value);
+    return;
+  }
   // Release: publishes all rows, counts or reads of this rank so far to wait() of `peer`.
   control_->signal(peer, channel, control_->rank()).store(value.word(), std::memory_order_release);
   const std::uint32_t awaited = ring(peer);
@@ -99,11 +119,12 @@ bool SignalBoard::wait(Rank peer, SignalChannel channel, SignalValue value,
                        const WaitContext& context) {
   if (peer == control_->rank()) return true;
   if (masks_.is_masked(peer)) return false;
-  if (reached_soon(peer, channel, value)) return true;
+  if (!control_->is_near(peer) && is_about_memory(channel)) return true;
   try {
-    while (!reached(peer, channel, value)) {
-      sleep_until_rung(peer, channel, value, context);
-      if (context.meanwhile != nullptr) (*context.meanwhile)();
+    if (remote_ != nullptr) {
+      await_with_network(peer, channel, value, context);
+    } else {
+      await_near(peer, channel, value, context);
     }
   } catch (const Error& error) {
     if (survival_ == Survival::kRaise || error.code() == ErrorCode::kInvalidArgument) throw;
@@ -112,7 +133,34 @@ bool SignalBoard::wait(Rank peer, SignalChannel channel, SignalValue value,
         error.what());
     return false;
   }
-  return true;
+  return !masks_.is_masked(peer);
+}
+
+void SignalBoard::await_near(Rank peer, SignalChannel channel, SignalValue value,
+                             const WaitContext& context) {
+  if (reached_soon(peer, channel, value)) return;
+  while (!reached(peer, channel, value)) {
+    sleep_until_rung(peer, channel, value, context);
+    if (context.meanwhile != nullptr) (*context.meanwhile)();
+  }
+}
+
+// Nobody else makes the network move, so this cannot sleep for long.
+void SignalBoard::await_with_network(Rank peer, SignalChannel channel, SignalValue value,
+                                     const WaitContext& context) {
+  Backoff backoff;
+  for (int round = 1; !reached(peer, channel, value); ++round) {
+    if (remote_->pump() > 0) {
+      backoff.reset();
+    } else {
+      backoff.pause();
+    }
+    if (masks_.is_masked(peer)) return;  // it has been lost on the way
+    if (round % kRoundsPerLook != 0 || reached(peer, channel, value)) continue;
+    remote_->look_after(peer, stage_name(context.stage));
+    check_peers(peer, channel, value, context);
+    if (context.meanwhile != nullptr) (*context.meanwhile)();
+  }
 }
 
 void SignalBoard::wait_all(SignalChannel channel, SignalValue value, const WaitContext& context) {
@@ -207,9 +255,10 @@ void SignalBoard::check_same_call(Rank peer, SignalChannel channel, SignalValue 
 void SignalBoard::raise(const std::string& reason, Epoch first_missed) {
   control_->raise_fault(reason, first_missed);
   for (Rank peer(0); peer.value() < control_->num_ranks(); peer = peer.next()) {
-    if (peer == control_->rank()) continue;
+    if (peer == control_->rank() || !control_->is_near(peer)) continue;
     if (ring(peer) != 0) futex_wake_all(control_->doorbell(peer).rings);
   }
+  if (remote_ != nullptr) remote_->send_fault();
 }
 
 }  // namespace moelink

@@ -16,6 +16,8 @@
 
 namespace moelink {
 
+class RemoteControl;
+
 // What a wait is for: the words that its error message needs.
 struct WaitContext {
   Operation operation;
@@ -28,7 +30,9 @@ struct WaitContext {
   const std::function<void()>* meanwhile = nullptr;
 };
 
-// Used by one thread at a time, except raise().
+// Used by one thread at a time, except raise(). With ranks of other nodes, see connect(): signals
+// about memory (delivered, staged, consumed) concern the ranks of this node only, and are neither
+// put to others nor awaited from them.
 class SignalBoard {
  public:
   SignalBoard(std::shared_ptr<ControlArea> control, int num_cores,
@@ -37,7 +41,11 @@ class SignalBoard {
   // Peers that are left out: nothing is put to them, and waits for them end at once.
   RankMasks& masks() { return masks_; }
 
+  // From now on, ranks of other nodes take part. `remote` must outlive this.
+  void connect(RemoteControl& remote) { remote_ = &remote; }
+
   // Makes everything written before visible to `peer`, then sets its word and rings its doorbell.
+  // Exchanges and masks tell ranks of other nodes themselves that they are complete.
   void put(Rank peer, SignalChannel channel, SignalValue value);
   void put_all(SignalChannel channel, SignalValue value);  // to all unmasked peers but this rank
 
@@ -61,6 +69,9 @@ class SignalBoard {
   bool reached(Rank peer, SignalChannel channel, SignalValue value) const;
   // The two halves of a wait: before sleeping, and with sleeps.
   bool reached_soon(Rank peer, SignalChannel channel, SignalValue value) const;
+  void await_near(Rank peer, SignalChannel channel, SignalValue value, const WaitContext& context);
+  void await_with_network(Rank peer, SignalChannel channel, SignalValue value,
+                          const WaitContext& context);
   void sleep_until_rung(Rank peer, SignalChannel channel, SignalValue value,
                         const WaitContext& context);
   std::uint32_t awaited_code(SignalChannel channel, Rank source) const;
@@ -80,6 +91,7 @@ class SignalBoard {
   RankMasks masks_;
   Survival survival_;
   int num_spins_;
+  RemoteControl* remote_ = nullptr;
 };
 
 }  // namespace moelink

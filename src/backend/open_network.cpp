@@ -1,0 +1,87 @@
+// Chooses a transport and the sizes of messages.
+#include "backend/open_network.hpp"
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "base/environment.hpp"
+#include "protocol/control_message.hpp"
+#include "symm/host_identity.hpp"
+#include "transport/open_transport.hpp"
+
+namespace moelink {
+namespace {
+
+constexpr const char* kWishes[] = {"auto", "libfabric", "loopback", "memory"};
+
+// Large enough for a network's full speed, measured over tcp and shm (docs/performance.md); several,
+// so that one is filled and one emptied while others travel.
+constexpr std::size_t kTokenSlotBytes = std::size_t{1} << 20;
+constexpr std::uint32_t kNumTokenSlots = 4;
+
+MessageArea make_area(const Topology& topology, NetworkPath path, int max_num_experts) {
+  MessageArea area{.topology = topology};
+  const std::size_t control_bytes =
+      sizeof(MessageHeader) + max_control_message_bytes(topology.num_ranks, max_num_experts);
+  area.channels[static_cast<std::size_t>(MessageChannel::kControl)] = {
+      .peers = MessagePeers::kAll,
+      .ring = {.num_slots = kNumMessageLanes,
+               .slot_bytes = align_up(control_bytes, alignof(MessageHeader)),
+               .num_to_ack = kNumMessageLanes / 4}};
+  area.channels[static_cast<std::size_t>(MessageChannel::kTokens)] = {
+      .peers = path == NetworkPath::kDirect ? MessagePeers::kAll : MessagePeers::kRail,
+      .ring = {.num_slots = kNumTokenSlots, .slot_bytes = kTokenSlotBytes, .num_to_ack = 1}};
+  return area;
+}
+
+bool share_a_process(const TransportGroup& group, const Deadline& deadline) {
+  const HostIdentity mine = HostIdentity::of_this_process(1);
+  const std::vector<std::string> all =
+      group.all_gather(mine.encode(), "finding the hosts of ranks", deadline);
+  return std::ranges::all_of(all, [&mine](const std::string& other) {
+    return mine.same_process(HostIdentity::decode(other));
+  });
+}
+
+std::string choose_kind(const TransportGroup& group, const Deadline& deadline) {
+  const std::string& wish = environment().network;
+  if (wish != "auto") return wish;
+  return share_a_process(group, deadline) ? "loopback" : "libfabric";
+}
+
+}  // namespace
+
+std::int64_t wished_network() {
+  return std::ranges::find(kWishes, environment().network) - std::begin(kWishes);
+}
+
+NetworkPath choose_network_path(const BufferConfig& config) {
+  if (config.network_path != NetworkPath::kAuto) return config.network_path;
+  if (environment().network_mode == "direct") return NetworkPath::kDirect;
+  if (environment().network_mode == "hierarchical") return NetworkPath::kHierarchical;
+  return config.survival == Survival::kMask ? NetworkPath::kDirect : NetworkPath::kHierarchical;
+}
+
+bool uses_network(const Topology& topology) {
+  return topology.num_nodes > 1 && environment().network != "memory";
+}
+
+std::unique_ptr<Network> open_network(const Group& group, NetworkPath path, int max_num_experts,
+                                      const Deadline& deadline) {
+  TransportGroup members{.rank = group.rank(), .num_ranks = group.num_ranks()};
+  members.all_gather = [&group](const std::string& blob, const char* what,
+                                const Deadline& until) {
+    return group.bootstrap().all_gather(blob, what, until);
+  };
+  const TransportConfig config{.num_counters = num_message_counters(),
+                               .num_epoch_lanes = kNumMessageLanes,
+                               .provider = environment().fabric_provider,
+                               .max_nics = environment().max_nics};
+  const std::string kind = choose_kind(members, deadline);
+  return std::make_unique<Network>(open_transport(kind, members, config, deadline), members,
+                                   make_area(group.topology(), path, max_num_experts), deadline);
+}
+
+}  // namespace moelink
