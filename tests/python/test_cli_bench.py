@@ -32,7 +32,7 @@ LOW_LATENCY_OPERATIONS = [
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"):
+    for variable in launchers.RANK_VARIABLES:
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -186,10 +186,14 @@ def test_differences_tells_a_negative_zero_from_zero() -> None:
 @pytest.mark.parametrize(
     ("variables", "name"),
     [
+        ({"MOELINK_RANK": "1", "MOELINK_NUM_RANKS": "4", "RANK": "0"}, "by hand"),
         ({"RANK": "1", "WORLD_SIZE": "4"}, "torchrun"),
         ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "4"}, "mpirun (Open MPI)"),
         ({"PMI_RANK": "1", "PMI_SIZE": "4"}, "mpirun (PMI)"),
+        ({"PMIX_RANK": "1", "SLURM_NTASKS": "4"}, "PMIx"),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "4"}, "srun (Slurm)"),
+        # A step may have fewer tasks than the job.
+        ({"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "9"}, "srun (Slurm)"),
     ],
 )
 def test_launcher_is_recognised_by_its_variables(variables: dict[str, str], name: str) -> None:
