@@ -40,6 +40,7 @@ CHECKS = [
     "low latency lines",
     "network",
     "network hardware",
+    "locked memory",
 ]
 
 
@@ -112,12 +113,34 @@ def test_what_has_not_run_on_hardware_is_said() -> None:
         assert "have not run on hardware" in finding
 
 
+@pytest.mark.parametrize(
+    ("providers", "limit", "status"),
+    [
+        ([("tcp", ["eth0"])], 65536, OK),
+        ([("verbs", ["mlx5_0"])], 65536, LIMITED),
+        ([("verbs", ["mlx5_0"])], 1 << 40, OK),
+        ([("verbs", ["mlx5_0"])], -1, OK),
+    ],
+)
+def test_locked_memory_matters_to_cards(
+    providers: list[tuple[str, list[str]]], limit: int, status: str
+) -> None:
+    check = doctor_network.check_locked_memory(make_fabric_report(*providers), limit)
+    assert check.status == status
+    assert ("ulimit -l" in check.advice) == (status == LIMITED)
+
+
 def test_secret_is_never_shown() -> None:
     environment = {"MOELINK_SECRET": "correct horse battery", "MOELINK_NODES": "2"}
     text = str(doctor_software.check_variables(environment))
     text += str(doctor_software.check_secret(environment))
     assert "horse" not in text
     assert "MOELINK_NODES=2" in text
+
+
+def test_variables_of_networks_and_of_the_rendezvous_are_known() -> None:
+    environment = {"MOELINK_FABRIC_PROVIDER": "tcp", "MOELINK_HOST": "node1", "MOELINK_PORT": "1"}
+    assert doctor_software.check_variables(environment).status == OK
 
 
 def test_unknown_variable_is_pointed_out() -> None:

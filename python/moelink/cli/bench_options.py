@@ -103,14 +103,14 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
     )
     job.add_argument(
         "--ranks",
-        type=_positive,
+        type=positive_number,
         metavar="N",
         help="start N ranks on this machine; left out: the ranks that torchrun, mpirun or srun "
         f"started, else {DEFAULT_NUM_RANKS}",
     )
     job.add_argument(
         "--nodes",
-        type=_positive,
+        type=positive_number,
         metavar="M",
         default=1,
         help="split the ranks into M emulated nodes (default: 1)",
@@ -137,13 +137,21 @@ def _add_shape_arguments(parser: argparse.ArgumentParser) -> None:
         help="per rank (default: {ht}, with --mode ll {ll})".format(**DEFAULT_NUM_TOKENS),
     )
     shape.add_argument(
-        "--hidden", type=_positive, metavar="H", default=2048, help="channels (default: 2048)"
+        "--hidden", type=positive_number, metavar="H", default=2048, help="channels (default: 2048)"
     )
     shape.add_argument(
-        "--topk", type=_positive, metavar="K", default=8, help="experts per token (default: 8)"
+        "--topk",
+        type=positive_number,
+        metavar="K",
+        default=8,
+        help="experts per token (default: 8)",
     )
     shape.add_argument(
-        "--experts", type=_positive, metavar="E", default=64, help="over all ranks (default: 64)"
+        "--experts",
+        type=positive_number,
+        metavar="E",
+        default=64,
+        help="over all ranks (default: 64)",
     )
     shape.add_argument(
         "--dtype",
@@ -160,7 +168,7 @@ def _add_shape_arguments(parser: argparse.ArgumentParser) -> None:
     )
     shape.add_argument(
         "--alignment",
-        type=_positive,
+        type=positive_number,
         metavar="A",
         default=1,
         help="rows of an expert are rounded up to a multiple of A (default: 1)",
@@ -173,7 +181,11 @@ def _add_shape_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     run = parser.add_argument_group("how")
     run.add_argument(
-        "--iters", type=_positive, metavar="I", default=20, help="measured calls (default: 20)"
+        "--iters",
+        type=positive_number,
+        metavar="I",
+        default=20,
+        help="measured calls (default: 20)",
     )
     run.add_argument(
         "--warmup", type=_natural, metavar="I", default=3, help="calls before them (default: 3)"
@@ -188,7 +200,7 @@ def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     run.add_argument(
         "--timeout",
-        type=_seconds,
+        type=positive_seconds,
         metavar="S",
         default=60.0,
         help="longest wait for another rank, in seconds (default: 60)",
@@ -264,7 +276,7 @@ def _mode_problems(options: BenchOptions) -> list[str]:
     return problems
 
 
-def _positive(text: str) -> int:
+def positive_number(text: str) -> int:
     value = _natural(text)
     if value == 0:
         raise argparse.ArgumentTypeError("must be at least 1, not 0")
@@ -281,7 +293,7 @@ def _natural(text: str) -> int:
     return value
 
 
-def _seconds(text: str) -> float:
+def positive_seconds(text: str) -> float:
     try:
         value = float(text)
     except ValueError:

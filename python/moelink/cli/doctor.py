@@ -8,13 +8,27 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from moelink.cli import doctor_machine, doctor_software, exit_codes, machine, self_test, tables
+from moelink.cli import (
+    doctor_machine,
+    doctor_options,
+    doctor_peers,
+    doctor_software,
+    exit_codes,
+    machine,
+    self_test,
+    tables,
+)
 from moelink.cli.doctor_check import LIMITED, NO, OK, Check
 
 _STYLES = {OK: "green", LIMITED: "yellow", NO: "red"}
 
 
 def run(arguments: argparse.Namespace) -> int:
+    problem = doctor_options.usage_problem(arguments)
+    if problem is not None:
+        arguments.usage_error(problem)
+    if arguments.peers:
+        return doctor_peers.run(arguments)
     checks = [*doctor_machine.checks(), *doctor_software.checks()]
     if arguments.self_test:
         checks.append(self_test.check())

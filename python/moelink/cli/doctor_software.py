@@ -24,6 +24,12 @@ KNOWN_VARIABLES = (
     "MOELINK_CUDA_MEMORY",
     "MOELINK_LINES",
     "MOELINK_DEVICE",
+    *doctor_network.VARIABLES,
+    # What `src/bootstrap/launcher.hpp` reads.
+    "MOELINK_RANK",
+    "MOELINK_NUM_RANKS",
+    "MOELINK_HOST",
+    "MOELINK_PORT",
 )
 
 

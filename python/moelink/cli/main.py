@@ -12,6 +12,7 @@ from moelink.cli import bench_options, doctor_options, exit_codes, machine
 _EPILOG = (
     """examples:
   moelink doctor                what this machine can do, and why not the rest
+  moelink doctor --peers        what the network between ranks can do
   moelink bench                 4 local ranks, results checked, a table
   moelink bench --ranks 8 --nodes 2 --dtype fp8 --json fp8.json
   torchrun --nproc-per-node 4 -m moelink.cli.main bench
