@@ -74,6 +74,8 @@ class Buffer {
   const Group& group() const { return group_; }
   const BufferConfig& config() const { return config_; }
   MemoryStatistics memory_statistics() const;
+  // Waits for the operations that have been called (CPU backend; zeros on GPUs).
+  NetworkStatistics network_statistics() const;
   // The stages of the last operation, in order; waits for it. Empty unless this is a CUDA buffer
   // made with StageClock::kOn; on the CPU, set_trace_hook() tells the same.
   std::vector<StageTime> last_stage_times() const;

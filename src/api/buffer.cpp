@@ -102,6 +102,8 @@ void Buffer::close() { backend_->close(); }
 
 std::vector<StageTime> Buffer::last_stage_times() const { return backend_->last_stage_times(); }
 
+NetworkStatistics Buffer::network_statistics() const { return backend_->network_statistics(); }
+
 MemoryStatistics Buffer::memory_statistics() const { return backend_->memory_statistics(); }
 
 }  // namespace moelink

@@ -40,6 +40,7 @@ class Backend {
   // Whether a handle with this owner id was made here.
   virtual bool owns(std::uint64_t owner) const = 0;
   virtual MemoryStatistics memory_statistics() const = 0;
+  virtual NetworkStatistics network_statistics() const { return {}; }
   virtual std::vector<StageTime> last_stage_times() const { return {}; }
 };
 

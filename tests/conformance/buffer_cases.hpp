@@ -44,6 +44,16 @@ enum class ScaleKind { kNone, kFloat32, kPackedInt32, kColumnMajor, kBytes };
 enum class MaskKind { kNone, kWithTopk, kAlone };
 enum class WeightKind { kGiven, kAbsent };
 
+// Nodes that topologies of one node are spread over; 1: they stay as they are. Set by the suite.
+inline int wanted_nodes = 1;
+
+inline Topology spread(Topology topology) {
+  if (topology.num_nodes > 1 || wanted_nodes == 1) return topology;
+  const bool divides = topology.num_ranks % wanted_nodes == 0;
+  topology.num_nodes = divides ? wanted_nodes : topology.num_ranks;
+  return topology;
+}
+
 struct BufferCase {
   Topology topology{4, 1};
   int experts_per_rank = 3;
@@ -148,7 +158,7 @@ inline Sent make_sent(const BufferCase& one, const Problem& problem, int rank) {
 
 inline Problem make_problem(const BufferCase& one) {
   Problem problem;
-  problem.topology = one.topology;
+  problem.topology = spread(one.topology);
   problem.experts_per_rank = one.experts_per_rank;
   problem.num_topk = one.mask == MaskKind::kAlone ? 0 : one.num_topk;
   problem.layout = one.layout;

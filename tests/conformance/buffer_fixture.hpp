@@ -13,10 +13,15 @@ namespace moelink::test {
 
 class BufferConformance : public ::testing::TestWithParam<BufferKind> {
  protected:
+  void SetUp() override { wanted_nodes = GetParam().num_nodes; }
+  void TearDown() override { wanted_nodes = 1; }
+
   using Body = std::function<void(BufferRank&)>;
 
   // Opens a buffer at every rank, runs `body`, and closes it.
-  static void run(const Topology& topology, const Body& body, const BufferConfig& config = {}) {
+  static void run(const Topology& on_one_node, const Body& body, BufferConfig config = {}) {
+    const Topology topology = spread(on_one_node);
+    config.network_path = GetParam().network_path;
     const std::vector<std::string> errors =
         GetParam().run(topology.num_ranks, [&](Bootstrap& bootstrap) {
           const Group group = group_over(bootstrap, {.num_nodes = topology.num_nodes});

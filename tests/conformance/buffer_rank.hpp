@@ -30,6 +30,8 @@ struct BufferKind {
   void (*upload)(void* to, const void* from, std::size_t bytes);
   void (*download)(void* to, const void* from, std::size_t bytes);
   Device device{};
+  int num_nodes = 1;  // that the topologies of one node are spread over
+  NetworkPath network_path = NetworkPath::kAuto;
 
   friend std::ostream& operator<<(std::ostream& out, const BufferKind& kind) {
     return out << kind.name;

@@ -141,6 +141,14 @@ void CpuBackend::leave_network() {
   }
 }
 
+NetworkStatistics CpuBackend::network_statistics() const {
+  NetworkStatistics statistics;
+  context_->stream.run([&] {
+    if (context_->network) statistics = context_->network->statistics();
+  });
+  return statistics;
+}
+
 MemoryStatistics CpuBackend::memory_statistics() const {
   const ArenaStatistics arena = context_->arena->statistics();
   MemoryStatistics statistics;

@@ -34,6 +34,7 @@ class CpuBackend final : public Backend {
   bool is_masked(Rank rank) const override;
   bool owns(std::uint64_t owner) const override { return owner == context_->id; }
   MemoryStatistics memory_statistics() const override;
+  NetworkStatistics network_statistics() const override;
 
  private:
   DispatchResult run_dispatch(const std::shared_ptr<DispatchOperation>& operation,
