@@ -66,10 +66,11 @@ struct LocalState {
   Verdict verdict;            // of that exchange
   // 0, or the complement of the lowest index of a selection that is no expert.
   unsigned long long bad_selection;
-  std::uint32_t fault_is_claimed;  // 1 once a thread fills the fault
+  std::uint32_t fault_is_claimed;   // 1 once a thread fills the fault
+  std::uint64_t next_host_look_ns;  // when a wait looks after the host again, see is_cancelled()
   // Of a combine, written by block 0 before it releases the others; 0 chunks: no rank stages.
   StagingRing ring;
-  // Warps that have staged, or read, the chunk in each slot; reset by the last to come.
+  // Blocks that have staged, or read, the chunk in each slot; reset by the last to come.
   std::uint32_t num_staged[StagingRing::kNumSlots];
   std::uint32_t num_consumed[StagingRing::kNumSlots];
 };

@@ -17,9 +17,13 @@ struct WaitTarget {
   Epoch epoch;
 };
 
-// Looks after the clock, the host and the peer each so many looks at the word.
+// Looks after the clock and the host, and after the peer, each so many looks at the word.
 constexpr int kLooksPerClock = 64;
 constexpr int kClocksPerCheck = 16;
+// Reads of the host's memory take turns, a microsecond each. So of all that wait on a rank one
+// looks there, once in such a time, and leaves in device memory what it has seen.
+constexpr std::uint64_t kHostLookNs = 500'000;
+constexpr std::uint64_t kWaitsAreOver = ~std::uint64_t{0};
 // Between the looks of a wait that has lasted a while: hundreds of warps that look without pause
 // leave the memory that they look at no time for what they wait for.
 constexpr unsigned kNapNs = 200;
@@ -54,6 +58,20 @@ __device__ inline bool has_given_up(const Domain& domain, const WaitTarget& targ
   return record.first_missed <= target.epoch;
 }
 
+__device__ inline bool is_cancelled(const Domain& domain, std::uint64_t now) {
+  const DeviceWord<std::uint64_t> next_look(domain.local->next_host_look_ns);
+  std::uint64_t due = next_look.load(cuda::memory_order_relaxed);
+  if (due == kWaitsAreOver) return true;
+  if (now < due) return false;
+  if (!next_look.compare_exchange_strong(due, now + kHostLookNs, cuda::memory_order_relaxed)) {
+    return false;
+  }
+  const SystemWord<std::uint32_t> cancelled(*domain.wait.cancelled);
+  if (cancelled.load(cuda::memory_order_relaxed) == 0) return false;
+  next_look.store(kWaitsAreOver, cuda::memory_order_relaxed);
+  return true;
+}
+
 // Whether a wait that has lasted a while goes on, or why it ends.
 enum class WaitState : std::uint32_t { kGoesOn, kTimeout, kPeerGaveUp, kCancelled };
 
@@ -64,10 +82,10 @@ __device__ inline FaultCause cause_of(WaitState state) {
 
 __device__ __noinline__ static WaitState look_around(const Domain& domain, WaitTarget target,
                                                      std::uint64_t start_ns, int round) {
-  if (now_ns() - start_ns > domain.wait.timeout_ns) return WaitState::kTimeout;
-  if (round % kClocksPerCheck != 0) return WaitState::kGoesOn;
-  const SystemWord<std::uint32_t> cancelled(*domain.wait.cancelled);
-  if (cancelled.load(cuda::memory_order_relaxed) != 0) return WaitState::kCancelled;
+  const std::uint64_t now = now_ns();
+  if (now - start_ns > domain.wait.timeout_ns) return WaitState::kTimeout;
+  if (is_cancelled(domain, now)) return WaitState::kCancelled;
+  if (round % kClocksPerCheck != kClocksPerCheck - 1) return WaitState::kGoesOn;
   const bool lost = target.peer != domain.rank && has_given_up(domain, target);
   return lost ? WaitState::kPeerGaveUp : WaitState::kGoesOn;
 }

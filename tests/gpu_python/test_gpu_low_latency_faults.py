@@ -165,12 +165,14 @@ def masked_rank(group: moelink.Group, where: str, missing: int) -> None:
             assert time.monotonic() - begin < TIMEOUT_S, "a masked rank was waited for"
             check_masked(buffer, missing)
             if is_left:
+                group.barrier()
                 return
             buffer.unmask_rank(missing)
         elif where == "combine":
             whole.check_received(whole.dispatch(buffer))
             group.barrier()
         elif is_left:
+            group.barrier()  # to close its buffer earlier would be the exchange that it misses
             return
         group.barrier()
         buffer.clean_low_latency()
@@ -257,9 +259,15 @@ def killed_rank(group: moelink.Group, survival: str) -> str | None:
     time.sleep(0.3)
     try:
         for _ in range(3):
-            rest.check_round_trip(buffer)
+            if survival == "mask":
+                rest.check_round_trip(buffer)
+            else:  # what a failed call leaves behind is nothing to look at
+                rest.combine(buffer, rest.dispatch(buffer))
             synchronize()
         check_masked(buffer, victim)
+        buffer.clean_low_latency()
+        time.sleep(0.05 * group.rank)  # long enough to look after the dead rank
+        rest.check_round_trip(buffer, "after the others have met")
         buffer.close()
     except moelink.Error as error:
         buffer.__exit__(type(error), error, None)

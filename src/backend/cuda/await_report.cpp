@@ -17,7 +17,10 @@ bool is_there(kernels::Report& report, const kernels::ReportTarget& target) {
   return std::atomic_ref(report.serial).load(std::memory_order_acquire) == target.serial;
 }
 
+// Ends the waits of this rank for good once a peer has died, unless it goes on without such peers:
+// then a dead one is masked at the deadline as any other that is late.
 void look_after_peers(const CudaContext& context) {
+  if (context.survival == Survival::kMask) return;
   for (Rank peer(0); peer.value() < context.num_ranks(); peer = peer.next()) {
     if (peer == context.rank || context.memory->peer_alive(peer)) continue;
     std::atomic_ref(context.mailbox().cancelled).store(1, std::memory_order_release);
