@@ -40,15 +40,13 @@ class PieceCursor {
   std::size_t offset_ = 0;
 };
 
-// One warp. `source(row)` is where a row lies; `put_row(step, row, offset, bytes)` puts one of its
-// pieces to wherever it goes. `step`: of the pipe; returns the step that follows. When it returns,
-// all has arrived, see PiecePipe::drain().
-template <int kStages, class Source, class PutRow>
+// One warp. `now`: a cursor at the first piece. `source(row)` is where a row lies; `put_row(step,
+// row, offset, bytes)` puts one of its pieces to wherever it goes. `step`: of the pipe; returns the
+// step that follows. When it returns, all has arrived, see PiecePipe::drain().
+template <int kStages, class Cursor, class Source, class PutRow>
 __device__ std::uint32_t carry_rows(device::PiecePipe<kStages>& pipe, std::uint32_t step,
-                                    const RowPieces& pieces, const Source& source,
-                                    const PutRow& put_row) {
-  PieceCursor now(pieces);
-  PieceCursor ahead(pieces);
+                                    Cursor now, const Source& source, const PutRow& put_row) {
+  Cursor ahead = now;
   std::uint32_t next_step = step;
   const auto load = [&] {
     const bool exists = !ahead.done();

@@ -82,26 +82,29 @@ __device__ void agree(const CombineParams& params) {
 template <class Shape>
 __device__ void move_rows(const CombineParams& params, const CombinePlan& plan, std::byte* pieces) {
   __shared__ std::uint64_t barriers[CombineRoles::kNumWarps][kNumPullStages];
+  __shared__ std::uint32_t passed[StagingRing::kNumSlots];
+  if (threadIdx.x < StagingRing::kNumSlots) passed[threadIdx.x] = 0;
+  __syncthreads();
   const int warp = static_cast<int>(threadIdx.x / warpSize);
   const int block = static_cast<int>(blockIdx.x);
   PullPipe pipe(pieces + static_cast<std::size_t>(warp * kNumPullStages) * plan.chunk_bytes,
                 plan.chunk_bytes, barriers[warp]);
   const int index = warp * plan.num_blocks + block;
+  const int num_pull_warps = CombineRoles::kNumWarps - plan.num_stage_warps;
   if constexpr (Shape::kStages) {
-    __shared__ std::uint32_t passed[StagingRing::kNumSlots];
-    if (threadIdx.x < StagingRing::kNumSlots) passed[threadIdx.x] = 0;
-    __syncthreads();
+    __shared__ StageBoard board;
     if (block >= plan.num_blocks) {
       return stage_chunks<Shape>(params, plan, pipe,
                                  warp * plan.num_stage_blocks + block - plan.num_blocks,
-                                 {passed, CombineRoles::kNumWarps, plan.num_stage_blocks});
+                                 {board, warp, CombineRoles::kNumWarps, plan.num_stage_blocks});
     }
-    if (index >= plan.pulling.num_warps) {
-      return stage_chunks<Shape>(params, plan, pipe, index - plan.pulling.num_warps,
-                                 {passed, CombineRoles::kNumStageWarps, plan.num_blocks});
+    if (warp >= num_pull_warps) {
+      return stage_chunks<Shape>(
+          params, plan, pipe, index - plan.pulling.num_warps,
+          {board, warp - num_pull_warps, plan.num_stage_warps, plan.num_blocks});
     }
   }
-  pull_rows<Shape>(params, plan, pipe, index);
+  pull_rows<Shape>(params, plan, pipe, index, {passed, num_pull_warps, plan.num_blocks});
 }
 
 // All threads of the last block: the peers' tensors are theirs again when all ranks have read

@@ -45,7 +45,8 @@ struct CombineParams {
 // How a combine is spread over the GPU; see plan_combine().
 struct CombinePlan {
   int num_blocks = 1;
-  int num_stage_blocks = 0;       // further ones that only stage; 0: some warps of each block do
+  int num_stage_blocks = 0;       // further ones that only stage
+  int num_stage_warps = 0;        // of each block; the others pull
   std::uint32_t chunk_bytes = 0;  // rows are summed in pieces of this size
   int num_chunks = 1;             // pieces of a row
   std::size_t shared_bytes = 0;

@@ -194,9 +194,9 @@ __device__ inline void combine_weights(const CombineParams& params, int index, i
 // that all has been read.
 template <class Shape>
 __device__ void pull_rows(const CombineParams& params, const CombinePlan& plan, PullPipe& pipe,
-                          int index) {
+                          int index, const PullCrew& crew) {
   combine_weights(params, index, plan.pulling.num_warps);
-  StagedChunks staged(params.domain, plan.pulling.num_warps);
+  StagedChunks staged(params.domain, crew);
   std::uint32_t step = 0;
   reduce_rows<Shape>(PullWork(params, plan, index, staged), pipe, step);
 }

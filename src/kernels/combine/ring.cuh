@@ -62,40 +62,40 @@ __device__ bool is_last_to_pass(std::uint32_t& counter, int count, cuda::memory_
   return true;
 }
 
-// One warp, when it has read its rows of `chunk`; the last of `num_warps` tells all ranks. Relaxed:
-// the rows are in this SM, and nothing was written that others should see. A fence of each warp,
-// which waits for everything under way on its SM, cost more than all else: 0.2 ms per chunk.
-__device__ inline void pass_consumed(const Domain& domain, std::uint32_t chunk, int num_warps) {
-  __syncwarp();
-  int last = 0;
-  if (threadIdx.x % warpSize == 0) {
-    last = is_last_to_pass<cuda::thread_scope_device>(
-        domain.local->num_consumed[chunk % StagingRing::kNumSlots], num_warps,
-        cuda::memory_order_relaxed);
-  }
-  if (__shfl_sync(~0U, last, 0) == 0) return;
-  signal_chunk(domain, SignalChannel::kConsumed, chunk);
-}
-
-// Who stages: the warps of a block meet in its shared memory first, so that one fence serves all.
-struct StageCrew {
+// Who pulls: the warps of a block meet in its shared memory first.
+struct PullCrew {
   std::uint32_t* passed;  // [kNumSlots] in shared memory, zero at first
-  int num_warps;          // of this block that stage
+  int num_warps;          // of this block that pull
   int num_blocks;         // of the grid that have such warps
 };
 
-// One warp, when it has staged its rows of `chunk`; the last one tells all ranks. Release:
-// publishes what the warps have written; their bulk copies must be complete and fenced.
-__device__ inline void pass_staged(const Domain& domain, std::uint32_t chunk,
-                                   const StageCrew& crew) {
+// One warp, when it has read its rows of `chunk`; the last one tells all ranks. Relaxed: the rows
+// are in this SM, and nothing was written that others should see. A fence of each warp, which waits
+// for everything under way on its SM, would cost microseconds.
+__device__ inline void pass_consumed(const Domain& domain, std::uint32_t chunk,
+                                     const PullCrew& crew) {
   constexpr std::uint32_t kSlots = StagingRing::kNumSlots;
   __syncwarp();
   int last = 0;
   if (threadIdx.x % warpSize == 0) {
     last = is_last_to_pass<cuda::thread_scope_block>(crew.passed[chunk % kSlots], crew.num_warps,
-                                                     cuda::memory_order_acq_rel) &&
-           is_last_to_pass<cuda::thread_scope_device>(domain.local->num_staged[chunk % kSlots],
-                                                      crew.num_blocks, cuda::memory_order_acq_rel);
+                                                     cuda::memory_order_relaxed) &&
+           is_last_to_pass<cuda::thread_scope_device>(domain.local->num_consumed[chunk % kSlots],
+                                                      crew.num_blocks, cuda::memory_order_relaxed);
+  }
+  if (__shfl_sync(~0U, last, 0) == 0) return;
+  signal_chunk(domain, SignalChannel::kConsumed, chunk);
+}
+
+// One warp of each of `num_blocks` blocks, after all warps there have staged their rows of `chunk`
+// and met; the last one tells all ranks. Release: publishes what the warps have written; their bulk
+// copies must be complete and fenced.
+__device__ inline void pass_staged(const Domain& domain, std::uint32_t chunk, int num_blocks) {
+  int last = 0;
+  if (threadIdx.x % warpSize == 0) {
+    last = is_last_to_pass<cuda::thread_scope_device>(
+        domain.local->num_staged[chunk % StagingRing::kNumSlots], num_blocks,
+        cuda::memory_order_acq_rel);
   }
   if (__shfl_sync(~0U, last, 0) == 0) return;
   __syncwarp();
@@ -136,8 +136,8 @@ class ChunkCursor {
 // What one pulling warp knows of the chunks that the ranks have staged for it.
 class StagedChunks {
  public:
-  __device__ StagedChunks(const Domain& domain, int num_warps)
-      : domain_(domain), num_warps_(num_warps), num_known_(ring().num_chunks == 0 ? ~0U : 0) {}
+  __device__ StagedChunks(const Domain& domain, const PullCrew& crew)
+      : domain_(domain), crew_(crew), num_known_(ring().num_chunks == 0 ? ~0U : 0) {}
 
   // Whether all ranks that stage have staged `chunk`.
   __device__ bool has(std::uint32_t chunk, Patience patience) {
@@ -154,14 +154,14 @@ class StagedChunks {
   __device__ bool release(std::uint32_t chunk) {
     if (ring().num_chunks == 0) return true;
     if (!has(chunk, Patience::kUntilDeadline)) return false;
-    pass_consumed(domain_, chunk, num_warps_);
+    pass_consumed(domain_, chunk, crew_);
     return true;
   }
   __device__ const StagingRing& ring() const { return domain_.local->ring; }
 
  private:
   const Domain& domain_;
-  int num_warps_;
+  const PullCrew& crew_;
   std::uint32_t num_known_;
 };
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "device/meet.cuh"
 #include "kernels/carry_rows.cuh"
 #include "kernels/combine/params.hpp"
 #include "kernels/combine/pull.cuh"
@@ -11,24 +12,57 @@
 
 namespace moelink::kernels {
 
-// The rows of one chunk for 32 owners from `first_owner` on, numbered in the order (owner, token).
-// A lane knows those of one owner. All lanes of a warp run it alike.
+// What a lane knows of one of 32 owners, from `first_owner` on, whose tokens this rank has rows of.
+struct OwnerRows {
+  Rank owner{0};
+  std::int64_t num_tokens = 0;  // T of the owner
+  int begin = 0;                // compact row of its first
+  int count = 0;                // 0 also if they do not pass through the ring
+
+  static __device__ OwnerRows of(const CombineParams& params, int first_owner) {
+    const Domain& domain = params.domain;
+    const Rank owner(first_owner + static_cast<int>(threadIdx.x % warpSize));
+    if (owner.value() >= domain.num_ranks() || params.reads_itself(owner.value())) return {};
+    const CountMatrix counts{params.routing.counts, domain.num_ranks(), params.num_experts};
+    const ExchangeBlock& block = *domain.exchange(domain.rank, current_epoch(domain), owner);
+    return {owner, static_cast<std::int64_t>(block.num_tokens),
+            static_cast<int>(counts.tokens_before(owner, domain.rank)),
+            counts.tokens(owner, domain.rank)};
+  }
+  // How many of the rows belong to tokens of earlier chunks.
+  __device__ int rows_before(const CombineParams& params, std::uint32_t chunk) const {
+    const std::int64_t first = chunk_begin(num_tokens, chunk, params.domain.local->ring.num_chunks);
+    const std::int32_t* const tokens = params.received.source_token + begin;
+    int below = 0;
+#pragma unroll 1
+    for (int step = count > 0 ? 1 << (31 - __clz(count)) : 0; step > 0; step /= 2) {
+      const int further = below + step;
+      if (further <= count && tokens[further - 1] < first) below = further;
+    }
+    return below;
+  }
+};
+
+// The rows of one chunk for those owners, numbered in the order (owner, token). All lanes of a warp
+// run it alike.
 class ChunkRows {
  public:
-  __device__ ChunkRows(const CombineParams& params, std::uint32_t chunk, int first_owner)
-      : params_(params) {
-    const Rank owner(first_owner + lane());
-    const bool exists = owner.value() < params.domain.num_ranks();
-    int length = 0;
-    if (exists && !params.reads_itself(owner.value())) length = find(chunk, owner);
-    int end = length;
+  // `before`, `end`: of the lane's owner, rows_before() of this chunk and the next.
+  __device__ ChunkRows(const CombineParams& params, const OwnerRows& owners, std::uint32_t chunk,
+                       int before, int end)
+      : params_(params), row_(owners.begin + before) {
+    const StagingRing& ring = params.domain.local->ring;
+    shift_ = static_cast<int>(ring.first_row(chunk, owners.owner, params.domain.num_ranks()) -
+                              chunk_begin(owners.num_tokens, chunk, ring.num_chunks));
+    const int length = end - before;
+    int sum = length;
 #pragma unroll 1
     for (int step = 1; step < warpSize; step *= 2) {
-      const int lower = __shfl_up_sync(~0U, end, static_cast<unsigned>(step));
-      if (lane() >= step) end += lower;
+      const int lower = __shfl_up_sync(~0U, sum, static_cast<unsigned>(step));
+      if (lane() >= step) sum += lower;
     }
-    number_ = length > 0 ? end - length : kNone;
-    count_ = __shfl_sync(~0U, end, warpSize - 1);
+    number_ = length > 0 ? sum - length : kNone;
+    count_ = __shfl_sync(~0U, sum, warpSize - 1);
   }
 
   __device__ int count() const { return count_; }
@@ -50,39 +84,11 @@ class ChunkRows {
   __device__ int lane_of(int i) const {
     return 31 - __clz(static_cast<int>(__ballot_sync(~0U, number_ <= i)));
   }
-  // Sets where the owner's rows begin, here and in the ring; returns how many there are.
-  __device__ int find(std::uint32_t chunk, Rank owner) {
-    const Domain& domain = params_.domain;
-    const StagingRing& ring = domain.local->ring;
-    const CountMatrix counts{params_.routing.counts, domain.num_ranks(), params_.num_experts};
-    const auto num_tokens = static_cast<std::int64_t>(
-        domain.exchange(domain.rank, current_epoch(domain), owner)->num_tokens);
-    const std::int64_t first = chunk_begin(num_tokens, chunk, ring.num_chunks);
-    const std::int64_t end = chunk_begin(num_tokens, chunk + 1, ring.num_chunks);
-    const auto block = static_cast<int>(counts.tokens_before(owner, domain.rank));
-    const int count = counts.tokens(owner, domain.rank);
-    const std::int32_t* const tokens = params_.received.source_token + block;
-    // Both bounds side by side: each look waits for memory.
-    int below_first = 0;
-    int below_end = 0;
-#pragma unroll 1
-    for (int step = count > 0 ? 1 << (31 - __clz(count)) : 0; step > 0; step /= 2) {
-      const int a = below_first + step;
-      const int b = below_end + step;
-      const bool a_is_below = a <= count && tokens[a - 1] < first;
-      const bool b_is_below = b <= count && tokens[b - 1] < end;
-      if (a_is_below) below_first = a;
-      if (b_is_below) below_end = b;
-    }
-    row_ = block + below_first;
-    shift_ = static_cast<int>(ring.first_row(chunk, owner, domain.num_ranks()) - first);
-    return below_end - below_first;
-  }
 
   const CombineParams& params_;
-  int row_ = 0;    // compact row of the owner's first
-  int shift_ = 0;  // from tokens to rows of the ring
-  int number_;     // of that row; kNone: the owner has none
+  int row_;     // compact row of the owner's first
+  int shift_;   // from tokens to rows of the ring
+  int number_;  // of that row; kNone: the owner has none
   int count_;
 };
 
@@ -147,6 +153,26 @@ class StageWork {
   unsigned left_ = 0;
 };
 
+// The pieces of a chunk's rows that a warp copies as they are.
+class StagePieces {
+ public:
+  __device__ StagePieces(const CombineParams& params, const CombinePlan& plan,
+                         const ChunkRows& rows, int index)
+      : params_(params), plan_(plan), rows_(rows), pieces_(plan, index) {}
+
+  __device__ bool done() const { return pieces_.row() >= rows_.count(); }
+  __device__ void advance() { pieces_.advance(plan_, plan_.staging); }
+  __device__ int row() const { return pieces_.row(); }
+  __device__ std::size_t offset() const { return pieces_.offset(plan_); }
+  __device__ std::size_t bytes() const { return pieces_.bytes(plan_, params_.row_bytes); }
+
+ private:
+  const CombineParams& params_;
+  const CombinePlan& plan_;
+  const ChunkRows& rows_;
+  PieceWalk pieces_;
+};
+
 // Warp `index` of those that stage: its share of the rows. `step`: of the pipe, goes on.
 template <class Shape>
 __device__ void stage_rows(const CombineParams& params, const CombinePlan& plan, PullPipe& pipe,
@@ -156,10 +182,8 @@ __device__ void stage_rows(const CombineParams& params, const CombinePlan& plan,
     reduce_rows<OfOneRank>(StageWork(params, plan, rows, index), pipe, step);
     return;
   }
-  const RowPieces pieces{index, plan.staging.num_warps, rows.count(), params.row_bytes,
-                         plan.chunk_bytes};
   step = carry_rows(
-      pipe, step, pieces,
+      pipe, step, StagePieces(params, plan, rows, index),
       [&](int i) { return params.x + static_cast<std::size_t>(rows.row(i)) * params.row_bytes; },
       [&](std::uint32_t at, int i, std::size_t offset, std::size_t bytes) {
         const int row = rows.ring_row(i);
@@ -168,30 +192,80 @@ __device__ void stage_rows(const CombineParams& params, const CombinePlan& plan,
       });
 }
 
+// What the staging warps of a block share. To look up where a chunk begins takes longer than to
+// stage it, so that is done for several chunks at a time, for the first 32 owners.
+struct StageBoard {
+  static constexpr std::uint32_t kNumChunks = 8;
+
+  std::int32_t rows_before[kNumChunks + 1][32];
+  bool may_stage;
+};
+
+// The warps of a block that stage. They take chunk after chunk together: one of them waits for the
+// readers of the slot, and one fence serves all.
+struct StageCrew {
+  StageBoard& board;  // shared memory
+  int warp;           // the calling one, of them
+  int num_warps;
+  int num_blocks;  // of the grid that have such warps
+
+  __device__ void meet() const {
+    constexpr int kBarrier = 1;
+    device::meet(kBarrier, num_warps * warpSize);
+  }
+};
+
+// All warps of a crew: false if they cannot stage `chunk`, since a reader of its slot does not
+// come.
+__device__ inline bool begin_chunk(const CombineParams& params, const OwnerRows& owners,
+                                   std::uint32_t chunk, const StageCrew& crew) {
+  const Domain& domain = params.domain;
+  const int lane = static_cast<int>(threadIdx.x % warpSize);
+  if (chunk % StageBoard::kNumChunks == 0) {
+    const std::uint32_t num_left = domain.local->ring.num_chunks - chunk;
+    const auto last = static_cast<int>(min(StageBoard::kNumChunks, num_left));
+#pragma unroll 1
+    for (int i = crew.warp; i <= last; i += crew.num_warps) {
+      crew.board.rows_before[i][lane] =
+          owners.rows_before(params, chunk + static_cast<std::uint32_t>(i));
+    }
+  }
+  if (crew.warp == 0) {
+    constexpr std::uint32_t kSlots = StagingRing::kNumSlots;
+    const auto all = [](int) { return true; };
+    const bool is_free = chunk < kSlots || has_come(domain, all, SignalChannel::kConsumed,
+                                                    chunk + 1 - kSlots, Patience::kUntilDeadline);
+    if (lane == 0) crew.board.may_stage = is_free;
+  }
+  crew.meet();
+  return crew.board.may_stage;
+}
+
 // Warp `index` of those that stage: all chunks, each once its slot has been read by all owners.
 template <class Shape>
 __device__ void stage_chunks(const CombineParams& params, const CombinePlan& plan, PullPipe& pipe,
                              int index, const StageCrew& crew) {
   const Domain& domain = params.domain;
-  constexpr std::uint32_t kSlots = StagingRing::kNumSlots;
+  const OwnerRows of_first = OwnerRows::of(params, 0);
   std::uint32_t step = 0;
 #pragma unroll 1
   for (std::uint32_t chunk = 0; chunk < domain.local->ring.num_chunks; ++chunk) {
-    // Looked up first: that takes its time, and needs nobody.
-    const ChunkRows of_first(params, chunk, 0);
-    const auto all = [](int) { return true; };
-    if (chunk >= kSlots && !has_come(domain, all, SignalChannel::kConsumed, chunk + 1 - kSlots,
-                                     Patience::kUntilDeadline)) {
-      return;
-    }
-    stage_rows<Shape>(params, plan, pipe, step, of_first, index);
+    if (!begin_chunk(params, of_first, chunk, crew)) return;
+    const auto* const before = crew.board.rows_before[chunk % StageBoard::kNumChunks];
+    const auto lane = threadIdx.x % warpSize;
+    stage_rows<Shape>(params, plan, pipe, step,
+                      ChunkRows(params, of_first, chunk, before[lane], before[warpSize + lane]),
+                      index);
 #pragma unroll 1
     for (int owner = warpSize; owner < domain.num_ranks(); owner += warpSize) {
-      const ChunkRows rows(params, chunk, owner);
+      const OwnerRows owners = OwnerRows::of(params, owner);
+      const ChunkRows rows(params, owners, chunk, owners.rows_before(params, chunk),
+                           owners.rows_before(params, chunk + 1));
       stage_rows<Shape>(params, plan, pipe, step, rows, index);
     }
     device::fence_bulk_copies();
-    pass_staged(domain, chunk, crew);
+    crew.meet();
+    if (crew.warp == 0) pass_staged(domain, chunk, crew.num_blocks);
   }
 }
 

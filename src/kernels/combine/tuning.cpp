@@ -42,13 +42,12 @@ CombinePlan plan_combine(const CombineParams& params, const device::LaunchLimits
   plan.num_chunks = static_cast<int>(size.num_chunks);
   plan.chunk_bytes = static_cast<std::uint32_t>(size.chunk_bytes);
   plan.shared_bytes = kPieces * plan.chunk_bytes;
-  // Warps of each block that stage while the others pull.
   const bool shares_blocks = params.stages() && plan.num_stage_blocks == 0;
-  const int num_stage_warps = shares_blocks ? CombineRoles::kNumStageWarps : 0;
-  plan.pulling = WarpCrew::make(plan.num_blocks * (CombineRoles::kNumWarps - num_stage_warps),
+  plan.num_stage_warps = shares_blocks ? CombineRoles::kNumStageWarps : 0;
+  plan.pulling = WarpCrew::make(plan.num_blocks * (CombineRoles::kNumWarps - plan.num_stage_warps),
                                 plan.num_chunks);
   plan.staging = WarpCrew::make(
-      plan.num_stage_blocks * CombineRoles::kNumWarps + plan.num_blocks * num_stage_warps,
+      plan.num_stage_blocks * CombineRoles::kNumWarps + plan.num_blocks * plan.num_stage_warps,
       plan.num_chunks);
   return plan;
 }

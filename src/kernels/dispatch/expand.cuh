@@ -48,7 +48,7 @@ __device__ inline void expand_rows(const DispatchParams& params, Pipe& pipe,
     const std::int32_t first = __shfl_sync(~0U, row, first_lane(row));
     return payload + static_cast<std::size_t>(first) * params.shape.row_bytes;
   };
-  carry_rows(pipe, 0, pieces, source,
+  carry_rows(pipe, 0, PieceCursor(pieces), source,
              [&](std::uint32_t step, int i, std::size_t offset, std::size_t bytes) {
                const std::int32_t row = row_of_lane(i);
                const int first = first_lane(row);  // by all lanes

@@ -56,7 +56,7 @@ __device__ inline void send_rows(const DispatchParams& params, RowChoice choice,
                           std::size_t bytes) {
     pipe.put(step, row == nullptr ? nullptr : row + offset, bytes);
   };
-  carry_rows(pipe, 0, pieces, source,
+  carry_rows(pipe, 0, PieceCursor(pieces), source,
              [&](std::uint32_t step, int token, std::size_t offset, std::size_t bytes) {
                if (params.shape.layout == Layout::kExpertMajor) {
                  put_at(step, expert_row_of_lane(params, choice, token), offset, bytes);
