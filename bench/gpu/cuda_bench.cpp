@@ -1,6 +1,7 @@
 // GPU time of the high-throughput operations, ranks being threads of this process.
 //
 //   moelink_cuda_bench [--ranks 2] [--tokens 4096] [--hidden 7168] [--sms 4,8,16] [--output F]
+//                      [--only combine_foreign]
 //   moelink_cuda_bench --mode ll [--tokens 128,16] [--experts 288] [--topk 8] [--long] ...
 //
 // The second form is for the low latency operations (cuda_bench_low_latency.hpp).
@@ -36,6 +37,7 @@ struct Options {
   std::int64_t tokens = 4096;
   std::int64_t hidden = 7168;
   std::vector<int> sms{4, 8, 12, 16, 24, 32, 64};
+  std::string only;  // the operation to measure; empty: all
   std::string output;
 };
 
@@ -58,6 +60,7 @@ Options parse(int count, char** arguments) {
     if (name == "--tokens") options.tokens = std::stoll(value);
     if (name == "--hidden") options.hidden = std::stoll(value);
     if (name == "--sms") options.sms = numbers_of(value);
+    if (name == "--only") options.only = value;
     if (name == "--output") options.output = value;
   }
   return options;
@@ -184,7 +187,7 @@ std::vector<Case> cases_of(const Options& options) {
   std::vector<Case> cases;
   const auto add = [&](Case one) {
     one.hidden = options.hidden;
-    cases.push_back(one);
+    if (options.only.empty() || options.only == one.operation_name()) cases.push_back(one);
   };
   for (const int sms : options.sms) {
     for (const DType dtype : {DType::kFloat8E4M3, DType::kBFloat16}) {
