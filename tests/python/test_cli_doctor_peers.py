@@ -144,7 +144,7 @@ def test_rank_that_nobody_reaches_is_named_once_with_what_to_do() -> None:
     result = make_result(4, *lost)
     text = verdict_of(result)
     assert text.count("NOT REACHED") == 1
-    assert "NOT REACHED: rank 3 on node3, by ranks 0, 1, 2: timeout: rank 0" in text
+    assert "rank 3 on node3 (libfabric tcp;ofi_rxm over eth0), by ranks 0, 1, 2: timeout" in text
     assert "FI_TCP_PORT_LOW_RANGE" in text
     assert "3 of 6 pairs reached each other" in text
     assert code_of(result) == exit_codes.RUNTIME

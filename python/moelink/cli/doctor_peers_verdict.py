@@ -72,8 +72,8 @@ def _about_lost(ranks: Ranks, links: Sequence[Link]) -> list[str]:
         mine = [link for link in failed if rank in (link["source"], link["target"])]
         peers = sorted({link["source"] for link in mine} - {rank})
         found.append(
-            f"NOT REACHED: rank {rank} on {ranks[rank]['host_name']}, by {name_ranks(peers)}: "
-            f"{mine[0]['problem']} → {_to_do(ranks[rank])}"
+            f"NOT REACHED: rank {rank} on {ranks[rank]['host_name']} ({ranks[rank]['transport']}), "
+            f"by {name_ranks(peers)}: {mine[0]['problem']} → {_to_do(ranks[rank])}"
         )
     others = [
         link
