@@ -14,7 +14,7 @@ using std::chrono::seconds;
 
 constexpr int kNumRanks = 3;
 constexpr Rank kSilent(2);
-constexpr seconds kPatience{3};
+constexpr seconds kPatience{5};
 constexpr seconds kGrace{15};
 
 class NetworkCheckHosts : public ::testing::Test {
