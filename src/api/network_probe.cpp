@@ -39,8 +39,10 @@ static_assert((kNumWarmups + kNumRoundTrips) * kSmallBytes <= kRowsAt);
 static_assert((kNumWarmups + kNumRoundTrips) * kRowBytes <= kBulkAt - kRowsAt);
 // Sources share areas from here on. It matters only when puts of a pair that has failed come late.
 constexpr std::size_t kNumAreas = 8;
-constexpr std::size_t kNotesBytes = 64;  // target of puts that only count
-constexpr std::size_t kNotesAt = (1 + kNumAreas) * kAreaBytes;
+// Puts that only count: from one place, into another one that all peers share.
+constexpr std::size_t kNoteFrom = (1 + kNumAreas) * kAreaBytes;
+constexpr std::size_t kNoteTo = kNoteFrom + 64;
+constexpr std::size_t kMemoryBytes = kNoteTo + 64;
 
 constexpr std::chrono::milliseconds kSettling{100};
 
@@ -106,7 +108,7 @@ TransportConfig NetworkProbe::transport_config() {
 
 NetworkProbe::NetworkProbe(Bootstrap& bootstrap, std::unique_ptr<Transport> transport,
                            const Deadline& deadline)
-    : memory_(kNotesAt + kNotesBytes), transport_(std::move(transport)) {
+    : memory_(kMemoryBytes), transport_(std::move(transport)) {
   region_ = transport_->register_region(memory_);
   const std::string own = encode_region(transport_->wire_region(region_));
   for (const std::string& blob : bootstrap.all_gather(own, "network check: regions", deadline)) {
@@ -139,15 +141,19 @@ Put NetworkProbe::put_of(Rank peer, std::size_t at, std::size_t bytes,
              .arrival = ArrivalKey{Epoch(0), counter}};
 }
 
+Put NetworkProbe::note_to(Rank peer, std::uint32_t counter) const {
+  Put note = put_of(peer, kNoteFrom, kSmallBytes, counter);
+  note.target_offset = kNoteTo;
+  return note;
+}
+
 void NetworkProbe::put(Rank peer, std::size_t at, std::size_t bytes, std::uint32_t counter,
                        const Deadline& deadline) {
   transport_->put(put_of(peer, at, bytes, counter), deadline, kStage);
 }
 
 void NetworkProbe::note(Rank peer, std::uint32_t counter, const Deadline& deadline) {
-  Put note = put_of(peer, kNotesAt, kSmallBytes, counter);
-  note.target_offset = kNotesAt;
-  transport_->put(note, deadline, kStage);
+  transport_->put(note_to(peer, counter), deadline, kStage);
 }
 
 void NetworkProbe::await(Rank peer, std::uint32_t counter, std::uint64_t expected,
@@ -160,10 +166,8 @@ bool NetworkProbe::heard(Rank peer) const {
 }
 
 bool NetworkProbe::try_greet(Rank peer, std::string& problem) {
-  Put hello = put_of(peer, kNotesAt, kSmallBytes, kHello);
-  hello.target_offset = kNotesAt;
   try {
-    return transport_->try_put(hello) == PutResult::kAccepted;
+    return transport_->try_put(note_to(peer, kHello)) == PutResult::kAccepted;
   } catch (const Error& error) {
     problem = error.what();
     return true;  // no use in trying again

@@ -58,6 +58,7 @@ class NetworkProbe {
   void settle();
 
   Put put_of(Rank peer, std::size_t at, std::size_t bytes, std::uint32_t counter) const;
+  Put note_to(Rank peer, std::uint32_t counter) const;
   std::span<std::byte> outgoing() { return std::span(memory_).first(area_bytes()); }
   std::span<const std::byte> incoming(Rank source) const;
   static std::size_t area_bytes();
