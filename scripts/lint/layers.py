@@ -17,9 +17,9 @@ _COLUMNS = (("device", "kernels"), ("bootstrap", "symm"), ("transport", "proxy",
 def _layer_table() -> dict[str, set[str]]:
     """For each folder of src/: the folders that it may include, itself among them."""
     table = {"base": {"base"}, "protocol": {"base", "protocol"}}
-    for lower, upper in _COLUMNS:
-        table[lower] = {*_FOUNDATION, lower}
-        table[upper] = {*_FOUNDATION, lower, upper}
+    for column in _COLUMNS:
+        for height, folder in enumerate(column, start=1):
+            table[folder] = {*_FOUNDATION, *column[:height]}
     below_backend = set(table)
     table["backend"] = below_backend | {"backend"}
     table["api"] = below_backend | {"backend", "api"}

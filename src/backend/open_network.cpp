@@ -21,6 +21,11 @@ constexpr const char* kWishes[] = {"auto", "libfabric", "loopback", "memory"};
 constexpr std::size_t kTokenSlotBytes = std::size_t{1} << 20;
 constexpr std::uint32_t kNumTokenSlots = 4;
 
+// Together they take 128 tokens of 7168 bfloat16 with room to spare, so that a rank that sends does
+// not wait for one that does other things.
+constexpr std::size_t kLowLatencySlotBytes = std::size_t{1} << 18;
+constexpr std::uint32_t kNumLowLatencySlots = 12;
+
 MessageArea make_area(const Topology& topology, NetworkPath path, int max_num_experts) {
   MessageArea area{.topology = topology};
   const std::size_t control_bytes =
@@ -33,6 +38,11 @@ MessageArea make_area(const Topology& topology, NetworkPath path, int max_num_ex
   area.channels[static_cast<std::size_t>(MessageChannel::kTokens)] = {
       .peers = path == NetworkPath::kDirect ? MessagePeers::kAll : MessagePeers::kRail,
       .ring = {.num_slots = kNumTokenSlots, .slot_bytes = kTokenSlotBytes, .num_to_ack = 1}};
+  area.channels[static_cast<std::size_t>(MessageChannel::kLowLatency)] = {
+      .peers = MessagePeers::kAll,
+      .ring = {.num_slots = kNumLowLatencySlots,
+               .slot_bytes = kLowLatencySlotBytes,
+               .num_to_ack = kNumLowLatencySlots / 4}};
   return area;
 }
 

@@ -11,6 +11,17 @@ std::size_t memory_bytes(const MessageArea& area) {
   return area.total_bytes() > 0 ? area.total_bytes() : sizeof(MessageHeader);
 }
 
+// For what is of use to the peer alone: it may have done its part and gone. Whoever needs it again
+// finds out.
+template <class Action>
+void forgive_lost_peers(const Action& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kPeerLost) throw;
+  }
+}
+
 }  // namespace
 
 Network::Network(std::unique_ptr<Transport> transport, const TransportGroup& group,
@@ -113,7 +124,11 @@ void Network::release(MessageChannel channel, Rank source, const Deadline& deadl
   const std::size_t anywhere = area_.sent_offset(transport_->rank(), source, channel);
   Put put = put_to(source, anywhere, 0, 0);
   put.arrival = release_key(channel);
-  transport_->put(put, deadline, "release");
+  forgive_lost_peers([&] { transport_->put(put, deadline, "release"); });
+}
+
+void Network::flush(const Deadline& deadline) {
+  forgive_lost_peers([&] { transport_->flush(deadline, "send"); });
 }
 
 void Network::check_peer(Rank peer, const char* stage) const {

@@ -18,7 +18,8 @@
 namespace moelink {
 
 // One rank's end. Used by one thread at a time. Whoever waits for the network calls progress(): no
-// other thread does it. Puts to a peer that has failed, and progress(), throw as Transport does.
+// other thread does it. To send to a peer that is lost, and progress(), throw as Transport does; to
+// release a message of such a peer is no error.
 class Network {
  public:
   // Collective. `area` must be the same at all ranks.
@@ -42,11 +43,19 @@ class Network {
   const std::byte* peek(MessageChannel channel, Rank source, std::size_t ahead = 0) const;
   std::size_t peeked_bytes(MessageChannel channel, Rank source, std::size_t ahead = 0) const;
   void release(MessageChannel channel, Rank source, const Deadline& deadline);
+  // Messages so far: a count that travels in another channel tells the order between the two.
+  std::uint64_t num_sent(MessageChannel channel, Rank peer) const {
+    return ring(channel, peer).num_sent;
+  }
+  std::uint64_t num_released(MessageChannel channel, Rank source) const {
+    return ring(channel, source).num_released;
+  }
 
   // Moves what can be moved. Returns the number of events.
   int progress() { return transport_->progress(); }
-  // Until everything sent has left: a peer may need it while this rank makes no progress.
-  void flush(const Deadline& deadline) { transport_->flush(deadline, "send"); }
+  // Until everything sent has left, but for what was meant for peers that are lost: others may need
+  // it while this rank makes no progress.
+  void flush(const Deadline& deadline);
   // Throws what has befallen the peer, if anything has.
   void check_peer(Rank peer, const char* stage) const;
   // Sends something to the peer that it does not notice: if its process has died, the transport

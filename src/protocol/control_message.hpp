@@ -25,8 +25,10 @@ struct ControlMessage {
   SignalChannel channel{};
   std::uint64_t value = 0;  // SignalValue
   std::uint64_t bytes = 0;  // that follow
+  // Messages that the sender had sent on MessageChannel::kLowLatency before: they count first.
+  std::uint64_t num_low_latency = 0;
 };
-static_assert(sizeof(ControlMessage) == 24);
+static_assert(sizeof(ControlMessage) == 32);
 
 // Of the longest content.
 MOELINK_HD constexpr std::size_t max_control_message_bytes(int num_ranks, int max_num_experts) {

@@ -28,6 +28,29 @@ struct LowLatencyHeader {
 };
 static_assert(sizeof(LowLatencyHeader) == 32);
 
+// Starts a message between nodes, which carries a part of an operation's message: entries and, from
+// rows_offset() on, as many rows. Dispatch: entries as in the area; combine: token and k.
+struct LowLatencyPart {
+  LowLatencyHeader header;  // num_tokens: of this part
+  std::uint32_t first;      // number of its first token in the message
+  std::uint32_t is_last;
+  std::uint32_t entry_bytes;
+  std::uint32_t row_bytes;
+
+  MOELINK_HD constexpr std::size_t entry_offset(std::size_t i) const {
+    return sizeof(LowLatencyPart) + i * entry_bytes;
+  }
+  MOELINK_HD constexpr std::size_t row_offset(std::size_t i) const {
+    return align_up(entry_offset(header.num_tokens), kRowGranuleBytes) + i * row_bytes;
+  }
+  MOELINK_HD constexpr std::size_t total_bytes() const { return row_offset(header.num_tokens); }
+  // Tokens that fit into so many bytes.
+  MOELINK_HD constexpr std::size_t capacity(std::size_t bytes) const {
+    return (bytes - sizeof(LowLatencyPart) - kRowGranuleBytes) / (entry_bytes + row_bytes);
+  }
+};
+static_assert(sizeof(LowLatencyPart) == 48);
+
 // Wire format of a row: 0 bfloat16, else 1 + ScaleFormat.
 inline constexpr std::uint32_t kWireBFloat16 = 0;
 

@@ -24,8 +24,9 @@ static_assert(sizeof(MessageHeader) == 64);
 enum class MessageChannel : std::uint32_t {
   kControl,  // exchanges, signals, faults
   kTokens,   // rows of high-throughput operations
+  kLowLatency,
 };
-inline constexpr std::size_t kNumMessageChannels = 2;
+inline constexpr std::size_t kNumMessageChannels = 3;
 
 // A ring of slots per direction and pair of ranks: in the memory of the receiver, with a twin at
 // the sender. Message n travels from slot n % num_slots of the one to the same slot of the other.

@@ -1,26 +1,12 @@
 // The CPU backend with threads as ranks: of one node, and of emulated nodes over loopback and over a
 // network that does whatever a network may do.
-#include <atomic>
-
 #include "conformance/buffer_conformance.hpp"
+#include "conformance/chaotic_ranks.hpp"
 #include "conformance/heap_tensors.hpp"
 #include "conformance/thread_ranks.hpp"
-#include "transport/chaos/chaos_transport.hpp"
-#include "transport/open_transport.hpp"
 
 namespace moelink::test {
 namespace {
-
-std::vector<std::string> run_amid_chaos(int num_ranks,
-                                        const std::function<void(Bootstrap&)>& body) {
-  std::atomic<std::uint64_t> seed{1};
-  set_transport_decorator([&seed](std::unique_ptr<Transport> inner) {
-    return make_chaos_transport(std::move(inner), {.seed = ++seed});
-  });
-  std::vector<std::string> errors = run_thread_ranks(num_ranks, body);
-  set_transport_decorator({});
-  return errors;
-}
 
 BufferKind on_nodes(const char* name, int num_nodes, NetworkPath path) {
   BufferKind kind{name, run_thread_ranks, allocate_on_heap, copy_on_heap, copy_on_heap};
@@ -31,7 +17,7 @@ BufferKind on_nodes(const char* name, int num_nodes, NetworkPath path) {
 
 BufferKind amid_chaos(const char* name, int num_nodes, NetworkPath path) {
   BufferKind kind = on_nodes(name, num_nodes, path);
-  kind.run = run_amid_chaos;
+  kind.run = run_chaotic_ranks;
   return kind;
 }
 

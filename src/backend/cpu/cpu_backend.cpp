@@ -2,6 +2,7 @@
 #include "backend/cpu/cpu_backend.hpp"
 
 #include "backend/cpu/arena_tensor.hpp"
+#include "backend/cpu/network/low_latency_courier.hpp"
 #include "backend/cpu/open_context.hpp"
 #include "base/check.hpp"
 #include "base/log.hpp"
@@ -17,6 +18,9 @@ std::unique_ptr<Backend> make_cpu_backend(const Group& group, const BufferConfig
 CpuBackend::CpuBackend(const Group& group, const BufferConfig& config)
     : group_(group), context_(open_cpu_context(group, config)) {
   context_->low_latency = &low_latency_;
+  if (!context_->network) return;
+  context_->courier = std::make_unique<LowLatencyCourier>(*context_, low_latency_);
+  context_->remote->connect(*context_->courier);
 }
 
 CpuBackend::~CpuBackend() {

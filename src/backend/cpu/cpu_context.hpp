@@ -23,9 +23,13 @@
 
 namespace moelink {
 
+class LowLatencyCourier;
 struct LowLatencyContext;
 
 struct CpuContext {
+  CpuContext();
+  ~CpuContext();
+
   std::uint64_t id = 0;  // of the buffer, unique in this process
   Rank rank;
   Topology topology;
@@ -41,6 +45,7 @@ struct CpuContext {
   RelayPlan relay;
   std::unique_ptr<Network> network;
   std::unique_ptr<RemoteControl> remote;
+  std::unique_ptr<LowLatencyCourier> courier;
   WorkerTeam workers;
 
   Epoch epoch;                     // of the last operation begun

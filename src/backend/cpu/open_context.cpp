@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "backend/cpu/network/low_latency_courier.hpp"
 #include "backend/open_network.hpp"
 #include "backend/opening.hpp"
 #include "base/check.hpp"
@@ -85,6 +86,9 @@ void connect_nodes(CpuContext& context, const Group& group, const BufferConfig& 
 }
 
 }  // namespace
+
+CpuContext::CpuContext() = default;
+CpuContext::~CpuContext() = default;
 
 std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferConfig& config) {
   const TraceScope scope(Operation::kOpen, Stage::kExchange, group.rank());

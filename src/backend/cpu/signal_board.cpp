@@ -157,8 +157,8 @@ void SignalBoard::await_with_network(Rank peer, SignalChannel channel, SignalVal
     }
     if (masks_.is_masked(peer)) return;  // it has been lost on the way
     if (round % kRoundsPerLook != 0 || reached(peer, channel, value)) continue;
-    remote_->look_after(peer, stage_name(context.stage));
     check_peers(peer, channel, value, context);
+    remote_->look_after(peer, stage_name(context.stage));
     if (context.meanwhile != nullptr) (*context.meanwhile)();
   }
 }

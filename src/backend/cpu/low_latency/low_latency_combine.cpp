@@ -6,6 +6,7 @@
 #include <tuple>
 
 #include "backend/cpu/arena_tensor.hpp"
+#include "backend/cpu/network/low_latency_courier.hpp"
 #include "backend/cpu/simd/simd.hpp"
 #include "backend/cpu/simd/weighted.hpp"
 #include "base/check.hpp"
@@ -69,12 +70,13 @@ void LowLatencyCombine::send() {
   const TraceScope scope(kOperation, Stage::kSendBack, context_.rank);
   for (Rank owner(0); owner.value() < context_.num_ranks(); owner = owner.next()) {
     if (context_.signals->masks().is_masked(owner)) continue;
+    const std::vector<Return> returns = list_returns(owner);
     LowLatencyHeader mine = header();
-    mine.num_tokens = send_to(owner);
-    const std::size_t offset = area_.message_offset(epoch_, context_.rank);
-    std::memcpy(low_latency_.at(context_, owner, offset), &mine, sizeof(mine));
-    if (owner != context_.rank) {
-      context_.signals->put(owner, SignalChannel::kLowLatencySent, SignalValue::of(epoch_, kDone));
+    mine.num_tokens = static_cast<std::uint32_t>(returns.size());
+    if (context_.control->is_near(owner)) {
+      send_near(owner, returns, mine);
+    } else {
+      send_far(owner, returns, mine);
     }
   }
 }
@@ -106,35 +108,54 @@ void LowLatencyCombine::visit_rows(Rank owner, const Visit& visit) const {
   }
 }
 
-std::uint32_t LowLatencyCombine::send_to(Rank owner) {
-  const bool reduce_here = config_.numerics == CombineNumerics::kPreReduced &&
-                           config_.handle->layout == LowLatencyLayout::kPerExpert;
-  if (reduce_here) return send_pre_reduced(owner);
-  std::uint32_t num_sent = 0;
-  visit_rows(owner, [&](const ReturnRow& row) {
-    std::memcpy(return_slot(owner, row.token, row.k), row.row, area_.hidden * 2);
-    ++num_sent;
-  });
-  return num_sent;
-}
-
-std::uint32_t LowLatencyCombine::send_pre_reduced(Rank owner) {
+std::vector<LowLatencyCombine::Return> LowLatencyCombine::list_returns(Rank owner) const {
+  const bool reduces_here = config_.numerics == CombineNumerics::kPreReduced &&
+                            config_.handle->layout == LowLatencyLayout::kPerExpert;
   std::vector<ReturnRow> rows;
   visit_rows(owner, [&rows](const ReturnRow& row) { rows.push_back(row); });
+  std::vector<Return> returns;
+  if (!reduces_here) {
+    for (const ReturnRow& row : rows) returns.push_back({row.token, row.k, row.row, {}});
+    return returns;
+  }
   const auto* const weights = config_.handle->src_weight.view.as<float>();
   std::ranges::sort(rows, {}, [](const ReturnRow& row) { return std::tuple(row.token, row.k); });
-  std::vector<simd::WeightedRow> terms;
-  std::uint32_t num_sent = 0;
-  for (std::size_t i = 0; i < rows.size();) {
-    const ReturnRow& first = rows[i];
-    terms.clear();
-    for (; i < rows.size() && rows[i].token == first.token; ++i) {
-      terms.push_back({rows[i].row, weights[rows[i].at]});
-    }
-    simd::weighted_sum_row(terms, area_.hidden, return_slot(owner, first.token, first.k));
-    ++num_sent;
+  for (const ReturnRow& row : rows) {
+    if (returns.empty() || returns.back().token != row.token)
+      returns.push_back({row.token, row.k, nullptr, {}});
+    returns.back().terms.push_back({row.row, weights[row.at]});
   }
-  return num_sent;
+  return returns;
+}
+
+void LowLatencyCombine::write_return(const Return& one, std::byte* out) const {
+  if (one.row != nullptr) {
+    std::memcpy(out, one.row, area_.hidden * 2);
+  } else {
+    simd::weighted_sum_row(one.terms, area_.hidden, out);
+  }
+}
+
+void LowLatencyCombine::send_near(Rank owner, const std::vector<Return>& returns,
+                                  const LowLatencyHeader& header) const {
+  for (const Return& one : returns) write_return(one, return_slot(owner, one.token, one.k));
+  const std::size_t offset = area_.message_offset(epoch_, context_.rank);
+  std::memcpy(low_latency_.at(context_, owner, offset), &header, sizeof(header));
+  if (owner == context_.rank) return;
+  context_.signals->put(owner, SignalChannel::kLowLatencySent, SignalValue::of(epoch_, kDone));
+}
+
+void LowLatencyCombine::send_far(Rank owner, const std::vector<Return>& returns,
+                                 const LowLatencyHeader& header) const {
+  const auto write = [&](std::size_t i, std::byte* entry, std::byte* row) {
+    const std::int32_t place[2] = {returns[i].token, returns[i].k};
+    std::memcpy(entry, place, sizeof(place));
+    write_return(returns[i], row);
+  };
+  context_.courier->send(owner, {.header = header,
+                                 .entry_bytes = 2 * sizeof(std::int32_t),
+                                 .row_bytes = area_.hidden * 2,
+                                 .write = write});
 }
 
 // A rank that returned another number of rows than this rank's tokens call for has left this rank

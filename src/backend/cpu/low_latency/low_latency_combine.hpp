@@ -7,6 +7,7 @@
 #include "backend/cpu/low_latency/low_latency_context.hpp"
 #include "backend/cpu/low_latency/token_routes.hpp"
 #include "backend/cpu/route.hpp"
+#include "backend/cpu/simd/weighted.hpp"
 #include "protocol/expert_map.hpp"
 
 namespace moelink {
@@ -22,7 +23,7 @@ class LowLatencyCombine {
   void receive();
 
  private:
-  // One row to be sent back.
+  // One row of the input.
   struct ReturnRow {
     std::int64_t at;  // its place among all rows
     std::int32_t token;
@@ -30,10 +31,21 @@ class LowLatencyCombine {
     const std::byte* row;
   };
 
+  // What goes back for one token and position k: a row, or the weighted sum of several.
+  struct Return {
+    std::int32_t token;
+    std::int32_t k;
+    const std::byte* row;  // null: the sum of the terms
+    std::vector<simd::WeightedRow> terms;
+  };
+
   LowLatencyHeader header() const;
-  // Both return the number of rows sent back.
-  std::uint32_t send_to(Rank owner);
-  std::uint32_t send_pre_reduced(Rank owner);
+  std::vector<Return> list_returns(Rank owner) const;
+  void write_return(const Return& one, std::byte* out) const;
+  void send_near(Rank owner, const std::vector<Return>& returns,
+                 const LowLatencyHeader& header) const;
+  void send_far(Rank owner, const std::vector<Return>& returns,
+                const LowLatencyHeader& header) const;
   template <class Visit>
   void visit_rows(Rank owner, const Visit& visit) const;
   std::byte* return_slot(Rank owner, std::int32_t token, std::int32_t k) const;

@@ -57,6 +57,19 @@ void check_offers(CpuContext& context, const Exchange& exchange) {
   }
 }
 
+// Memory is taken once rows arrive.
+void make_far_outboxes(const CpuContext& context, LowLatencyContext& low_latency) {
+  const std::size_t bytes = kNumLowLatencyHalves *
+                            static_cast<std::size_t>(low_latency.area.max_tokens) *
+                            low_latency.area.row_stride();
+  low_latency.far_outboxes.clear();
+  low_latency.far_outboxes.resize(static_cast<std::size_t>(context.num_ranks()));
+  for (Rank rank(0); rank.value() < context.num_ranks(); rank = rank.next()) {
+    if (context.control->is_near(rank)) continue;
+    low_latency.far_outboxes[rank.index()] = std::make_unique_for_overwrite<std::byte[]>(bytes);
+  }
+}
+
 }  // namespace
 
 OutstandingSlot::OutstandingSlot(LowLatencyContext& low_latency, Rank rank, Operation operation)
@@ -95,6 +108,7 @@ void ensure_area(CpuContext& context, LowLatencyContext& low_latency, const LowL
   }
   low_latency.block = std::move(block);
   low_latency.area = area;
+  make_far_outboxes(context, low_latency);
   low_latency.first_epoch = low_latency.epoch.next();
 }
 

@@ -19,6 +19,9 @@ struct LowLatencyContext {
   std::shared_ptr<void> block;              // null while no area is open
   std::vector<std::uint64_t> base_of_rank;  // offset of each rank's area in its region
 
+  // Copies of the outboxes of ranks of other nodes, by rank; both halves.
+  std::vector<std::unique_ptr<std::byte[]>> far_outboxes;
+
   Operation operation = Operation::kLowLatencyDispatch;  // that runs now, or ran last
 
   Epoch epoch;        // of the last operation
@@ -36,9 +39,15 @@ struct LowLatencyContext {
   void give_up_area() { void_epoch = epoch; }
   bool is_given_up() const { return first_epoch <= void_epoch; }
 
-  // Address in `rank`'s region.
+  // Address in the region of a near rank.
   std::byte* at(const CpuContext& context, Rank rank, std::size_t offset) const {
     return context.control->memory().region(rank) + base_of_rank[rank.index()] + offset;
+  }
+  // The copy of the outbox of a rank of another node: rows of row_stride() bytes, by token.
+  std::byte* far_outbox(Rank rank, Epoch of_epoch) const {
+    const std::size_t half = of_epoch.value() % kNumLowLatencyHalves;
+    return far_outboxes[rank.index()].get() +
+           half * static_cast<std::size_t>(area.max_tokens) * area.row_stride();
   }
 };
 

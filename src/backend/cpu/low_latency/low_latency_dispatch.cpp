@@ -7,6 +7,7 @@
 #include <span>
 
 #include "backend/cpu/arena_tensor.hpp"
+#include "backend/cpu/network/low_latency_courier.hpp"
 #include "backend/cpu/simd/simd.hpp"
 #include "backend/tensor_pack.hpp"
 #include "base/check.hpp"
@@ -133,6 +134,10 @@ void LowLatencyDispatch::send() {
     if (context_.signals->masks().is_masked(peer)) continue;
     LowLatencyHeader mine = header();
     mine.num_tokens = num_sent[peer.index()];
+    if (!context_.control->is_near(peer)) {
+      send_far(peer, mine);
+      continue;
+    }
     const std::size_t offset = area_.message_offset(epoch_, context_.rank);
     std::memcpy(low_latency_.at(context_, peer, offset), &mine, sizeof(mine));
     if (peer != context_.rank) {
@@ -168,10 +173,38 @@ void LowLatencyDispatch::send_token(std::int64_t token, std::vector<std::uint32_
     if (!written) write_row(token);
     written = true;
     const std::size_t i = num_sent[owner.index()]++;
+    if (!context_.control->is_near(owner)) continue;
     const std::size_t offset = area_.entry_offset(epoch_, context_.rank, i);
     write_entry(token, owner,
                 reinterpret_cast<std::int32_t*>(low_latency_.at(context_, owner, offset)));
   }
+}
+
+void LowLatencyDispatch::send_far(Rank peer, LowLatencyHeader header) {
+  std::vector<std::int64_t> tokens;
+  for (std::int64_t token = 0; token < topk_.num_tokens(); ++token) {
+    const auto selections = routes_.of(token);
+    const auto leads_there = [peer](const auto& selection) { return selection.leads_to(peer); };
+    if (std::ranges::any_of(selections, leads_there)) tokens.push_back(token);
+  }
+  header.num_tokens = static_cast<std::uint32_t>(tokens.size());
+  const std::size_t row_bytes = wire_row_bytes();
+  const auto write = [&](std::size_t i, std::byte* entry, std::byte* row) {
+    const TokenIdx token(static_cast<std::int32_t>(tokens[i]));
+    write_entry(tokens[i], peer, reinterpret_cast<std::int32_t*>(entry));
+    std::memcpy(row, low_latency_.at(context_, context_.rank, area_.outbox_offset(epoch_, token)),
+                row_bytes);
+  };
+  context_.courier->send(peer, {.header = header,
+                                .entry_bytes = area_.entry_stride(),
+                                .row_bytes = row_bytes,
+                                .write = write});
+}
+
+// Payload and scales, as write_row() leaves them.
+std::size_t LowLatencyDispatch::wire_row_bytes() const {
+  const std::size_t payload = config_.fp8 ? area_.hidden : area_.hidden * 2;
+  return align_up(payload + num_scales() * sizeof(std::int32_t), kRowGranuleBytes);
 }
 
 void LowLatencyDispatch::write_row(std::int64_t token) const {

@@ -44,6 +44,8 @@ class LowLatencyDispatch {
   LowLatencyHeader header() const;
   void check_repeats() const;
   void send_token(std::int64_t token, std::vector<std::uint32_t>& num_sent);
+  void send_far(Rank peer, LowLatencyHeader header);
+  std::size_t wire_row_bytes() const;
   void write_row(std::int64_t token) const;
   void write_entry(std::int64_t token, Rank destination, std::int32_t* entry) const;
   void read_messages();

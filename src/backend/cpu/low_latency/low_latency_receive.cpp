@@ -42,7 +42,10 @@ void LowLatencyDispatch::read_messages() {
     message.num_tokens = header_of(context_, low_latency_, epoch_, source).num_tokens;
     message.entries =
         low_latency_.at(context_, context_.rank, area_.entry_offset(epoch_, source, 0));
-    message.rows = low_latency_.at(context_, source, area_.outbox_offset(epoch_, TokenIdx(0)));
+    message.rows =
+        context_.control->is_near(source)
+            ? low_latency_.at(context_, source, area_.outbox_offset(epoch_, TokenIdx(0)))
+            : low_latency_.far_outbox(source, epoch_);
   }
 }
 
@@ -50,7 +53,7 @@ void LowLatencyDispatch::read_messages() {
 // is a read-modify-write with release order, so that no row is read after it.
 void LowLatencyDispatch::check_outboxes() const {
   for (Rank source(0); source.value() < context_.num_ranks(); source = source.next()) {
-    if (!arrived_[source.index()]) continue;
+    if (!arrived_[source.index()] || !context_.control->is_near(source)) continue;
     const std::uint64_t seen = outbox_epoch(source).fetch_add(0, std::memory_order_acq_rel);
     if (seen == epoch_.value()) continue;
     fail(

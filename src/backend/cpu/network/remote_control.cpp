@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cpu/network/low_latency_courier.hpp"
 #include "base/check.hpp"
 #include "base/log.hpp"
 #include "transport/backoff.hpp"
@@ -29,6 +30,8 @@ void RemoteControl::guard(Rank peer, const Send& send) {
   try {
     send();
   } catch (const Error& error) {
+    // Whoever waits for a lost peer finds out, and can say what for.
+    if (masks_.is_masked(peer) || error.code() == ErrorCode::kPeerLost) return;
     if (survival_ == Survival::kRaise) throw;
     masks_.mask(peer);
     log(LogLevel::kWarning, "rank {} masks rank {}: {}", control_->rank().value(), peer.value(),
@@ -104,8 +107,9 @@ std::span<std::byte> RemoteControl::await_slot(Rank peer, const Deadline& deadli
   }
 }
 
-void RemoteControl::send(Rank peer, const ControlMessage& message, std::span<const std::byte> first,
+void RemoteControl::send(Rank peer, ControlMessage message, std::span<const std::byte> first,
                          std::span<const std::byte> second, const Deadline& deadline) {
+  message.num_low_latency = network_.num_sent(MessageChannel::kLowLatency, peer);
   std::byte* out = await_slot(peer, deadline).data();
   for (const std::span<const std::byte> part : {bytes_of(message), first, second}) {
     if (!part.empty()) std::memcpy(out, part.data(), part.size());
@@ -116,8 +120,10 @@ void RemoteControl::send(Rank peer, const ControlMessage& message, std::span<con
 
 int RemoteControl::pump() {
   int num_events = network_.progress();
+  // Low latency messages first: a later control message tells that they have all come.
+  if (courier_ != nullptr) num_events += courier_->deliver();
   for (Rank source(0); source.value() < control_->num_ranks(); source = source.next()) {
-    if (control_->is_near(source) || masks_.is_masked(source)) continue;
+    if (control_->is_near(source)) continue;
     guard(source, [&] { num_events += deliver_from(source); });
   }
   return num_events;
@@ -128,6 +134,8 @@ int RemoteControl::deliver_from(Rank source) {
   while (const std::byte* content = network_.peek(kChannel, source)) {
     ControlMessage message;
     std::memcpy(&message, content, sizeof(message));
+    const std::uint64_t num_seen = network_.num_released(MessageChannel::kLowLatency, source);
+    if (message.num_low_latency > num_seen && courier_->can_deliver()) break;
     deliver(source, message, content + sizeof(message));
     network_.release(kChannel, source, Deadline::after(timeout_));
     ++num_delivered;

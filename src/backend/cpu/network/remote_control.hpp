@@ -15,6 +15,8 @@
 
 namespace moelink {
 
+class LowLatencyCourier;
+
 // Puts into this rank's control area what ranks of other nodes tell it, as they would themselves if
 // they shared its memory. Used by the thread of the buffer's stream.
 class RemoteControl {
@@ -27,8 +29,11 @@ class RemoteControl {
         survival_(survival),
         timeout_(timeout) {}
 
-  // Each sends a message. Throws Error(kPeerLost) or Error(kTimeout) if it cannot be sent; with
-  // Survival::kMask masks the peer instead.
+  // From now on pump() takes in low latency messages, too. `courier` must outlive this.
+  void connect(LowLatencyCourier& courier) { courier_ = &courier; }
+
+  // Each sends a message. Throws Error(kTimeout) if the peer takes none for too long; with
+  // Survival::kMask masks the peer instead. A peer that is lost is left to who waits for it.
   void send_signal(Rank peer, SignalChannel channel, SignalValue value);
   void send_exchange(Rank peer, Epoch epoch, const ExchangeBlock& block,
                      std::span<const std::int32_t> count_row);
@@ -48,7 +53,7 @@ class RemoteControl {
   template <class Send>
   void guard(Rank peer, const Send& send);
   std::span<std::byte> await_slot(Rank peer, const Deadline& deadline);
-  void send(Rank peer, const ControlMessage& message, std::span<const std::byte> first,
+  void send(Rank peer, ControlMessage message, std::span<const std::byte> first,
             std::span<const std::byte> second, const Deadline& deadline);
   int deliver_from(Rank source);
   void deliver(Rank source, const ControlMessage& message, const std::byte* content);
@@ -58,6 +63,7 @@ class RemoteControl {
   RankMasks& masks_;
   Survival survival_;
   std::chrono::milliseconds timeout_;
+  LowLatencyCourier* courier_ = nullptr;
   std::chrono::steady_clock::time_point last_probe_{};
 };
 
