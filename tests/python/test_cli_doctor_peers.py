@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -91,33 +94,41 @@ def test_provider_that_nobody_has_is_told_with_what_there_is(
     assert "rank 0 has no provider 'cxi'" in captured.err
 
 
-def test_rank_that_never_comes_is_named_by_the_deadline(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    variables = {"RANK": "0", "NUM_RANKS": "3", "PORT": str(free_port()), "SECRET": SECRET}
-    for name, value in variables.items():
-        monkeypatch.setenv(f"MOELINK_{name}", value)
+def run_as_rank(
+    rank: int, num_ranks: int, port: int, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: the library reads its variables once."""
+    environment = {
+        "MOELINK_RANK": str(rank),
+        "MOELINK_NUM_RANKS": str(num_ranks),
+        "MOELINK_PORT": str(port),
+        "MOELINK_SECRET": SECRET,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    command = [sys.executable, "-m", "moelink.cli.main", "doctor", "--peers", *arguments]
+    return subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=60
+    )
+
+
+def test_rank_that_never_comes_is_named_by_the_deadline() -> None:
     begin = time.monotonic()
-    assert main.main(["doctor", "--peers", "--timeout", "1", "--json"]) == exit_codes.RUNTIME
-    assert time.monotonic() - begin < 20
-    document = json.loads(capsys.readouterr().out)
+    done = run_as_rank(0, 3, free_port(), "--timeout", "1", "--json")
+    assert time.monotonic() - begin < 30
+    assert done.returncode == exit_codes.RUNTIME
+    document = json.loads(done.stdout)
     assert "ranks 1, 2 did not arrive within 1000 ms" in document["problem"]
     assert "rank 0 listens at 127.0.0.1" in document["problem"]
     assert "start the missing ranks" in document["verdict"][0]
     assert not document["reached"]
 
 
-def test_rank_that_finds_no_rank_0_says_where_it_looked(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rank_that_finds_no_rank_0_says_where_it_looked() -> None:
     port = free_port()
-    variables = {"RANK": "1", "NUM_RANKS": "2", "PORT": str(port), "SECRET": SECRET}
-    for name, value in variables.items():
-        monkeypatch.setenv(f"MOELINK_{name}", value)
-    assert main.main(["doctor", "--peers", "--timeout", "1"]) == exit_codes.RUNTIME
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert f"could not reach rank 0 at 127.0.0.1:{port}" in captured.err
+    done = run_as_rank(1, 2, port, "--timeout", "1")
+    assert done.returncode == exit_codes.RUNTIME
+    assert done.stdout == ""
+    assert f"could not reach rank 0 at 127.0.0.1:{port}" in done.stderr
 
 
 def test_local_rank_that_dies_is_named(
