@@ -22,5 +22,15 @@ INSTANTIATE_TEST_SUITE_P(Cpu, BufferConformance,
                                                       copy_on_heap, copy_on_heap}),
                          [](const auto& instance) { return instance.param.name; });
 
+BufferKind on_two_nodes() {
+  BufferKind kind{"Processes", run_processes, allocate_on_heap, copy_on_heap, copy_on_heap};
+  kind.num_nodes = 2;
+  return kind;
+}
+
+// Over libfabric.
+INSTANTIATE_TEST_SUITE_P(CpuTwoNodes, BufferConformance, ::testing::Values(on_two_nodes()),
+                         [](const auto& instance) { return instance.param.name; });
+
 }  // namespace
 }  // namespace moelink::test
