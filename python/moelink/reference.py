@@ -179,21 +179,29 @@ def combine(
 
 
 def combine_weights(
-    weights: Sequence[Array], handles: Sequence[Received], topk_idx: Sequence[Array]
+    weights: Sequence[Array],
+    handles: Sequence[Received],
+    topk_idx: Sequence[Array],
+    num_nodes: int = 1,
 ) -> list[Array]:
-    """float32 [T, K] per rank: compact, the sum over ranks ascending; expert-major, the row's."""
+    """float32 [T, K] per rank: compact, the sum over the ranks of each node ascending, then over
+    the nodes; expert-major, the row's.
+    """
     combined = []
     for source, rank_topk_idx in enumerate(topk_idx):
         total = np.zeros(rank_topk_idx.shape, np.float32)
+        of_node = np.zeros((num_nodes, *rank_topk_idx.shape), np.float32)
         for rank, handle in enumerate(handles):
             tokens, rows = _rows_of(handles, source, rank)
             if handle.expert_row is None:
-                total[tokens] += weights[rank][rows]
+                of_node[rank * num_nodes // len(handles)][tokens] += weights[rank][rows]
                 continue
             expert_rows = handle.expert_row[rows]
             is_local = expert_rows >= 0
             token_of, k_of = np.nonzero(is_local)
             total[tokens[token_of], k_of] = weights[rank][expert_rows[is_local]]
+        for node_sum in of_node:
+            total += node_sum
         combined.append(total)
     return combined
 

@@ -46,19 +46,23 @@ MessageArea make_area(const Topology& topology, NetworkPath path, int max_num_ex
   return area;
 }
 
-bool share_a_process(const TransportGroup& group, const Deadline& deadline) {
-  const HostIdentity mine = HostIdentity::of_this_process(1);
-  const std::vector<std::string> all =
-      group.all_gather(mine.encode(), "finding the hosts of ranks", deadline);
-  return std::ranges::all_of(all, [&mine](const std::string& other) {
-    return mine.same_process(HostIdentity::decode(other));
-  });
+std::vector<HostIdentity> find_hosts(const Group& group, const Deadline& deadline) {
+  const std::string mine = HostIdentity::of_this_process(1).encode();
+  std::vector<HostIdentity> hosts;
+  for (const std::string& blob :
+       group.bootstrap().all_gather(mine, "finding the hosts of ranks", deadline)) {
+    hosts.push_back(HostIdentity::decode(blob));
+  }
+  return hosts;
 }
 
-std::string choose_kind(const TransportGroup& group, const Deadline& deadline) {
+std::string choose_kind(const Group& group, const Deadline& deadline) {
   const std::string& wish = environment().network;
   if (wish != "auto") return wish;
-  return share_a_process(group, deadline) ? "loopback" : "libfabric";
+  const std::vector<HostIdentity> hosts = find_hosts(group, deadline);
+  const bool one_process = std::ranges::all_of(
+      hosts, [&](const HostIdentity& other) { return hosts.front().same_process(other); });
+  return one_process ? "loopback" : "libfabric";
 }
 
 }  // namespace
@@ -78,6 +82,13 @@ bool uses_network(const Topology& topology) {
   return topology.num_nodes > 1 && environment().network != "memory";
 }
 
+int count_ranks_on_host(const Group& group, const Deadline& deadline) {
+  const std::vector<HostIdentity> hosts = find_hosts(group, deadline);
+  return static_cast<int>(std::ranges::count_if(hosts, [&](const HostIdentity& other) {
+    return hosts[group.rank().index()].same_host(other);
+  }));
+}
+
 std::unique_ptr<Network> open_network(const Group& group, NetworkPath path, int max_num_experts,
                                       const Deadline& deadline) {
   TransportGroup members{.rank = group.rank(), .num_ranks = group.num_ranks()};
@@ -89,7 +100,7 @@ std::unique_ptr<Network> open_network(const Group& group, NetworkPath path, int 
                                .num_epoch_lanes = kNumMessageLanes,
                                .provider = environment().fabric_provider,
                                .max_nics = environment().max_nics};
-  const std::string kind = choose_kind(members, deadline);
+  const std::string kind = choose_kind(group, deadline);
   return std::make_unique<Network>(open_transport(kind, members, config, deadline), members,
                                    make_area(group.topology(), path, max_num_experts), deadline);
 }

@@ -21,6 +21,9 @@ NetworkPath choose_network_path(const BufferConfig& config);
 // emulated and asked to share memory.
 bool uses_network(const Topology& topology);
 
+// Collective. How many of the ranks share this host, and its cores.
+int count_ranks_on_host(const Group& group, const Deadline& deadline);
+
 // Collective. Over loopback if all ranks are threads of this process and nothing else is asked for,
 // else over libfabric. `path`: the same at all ranks. Throws Error(kUnsupported) at all ranks if
 // there is no way between them.

@@ -10,20 +10,26 @@ namespace moelink {
 // looks themselves take long enough to need no pause between them.
 class Backoff {
  public:
+  // Where ranks share cores, who waits takes from who works: it sleeps sooner.
+  enum class Cores { kOwn, kShared };
+  explicit Backoff(Cores cores = Cores::kOwn)
+      : num_spins_(cores == Cores::kOwn ? 64 : 4),
+        num_sleepless_(cores == Cores::kOwn ? 4096 : 12) {}
+
   void reset() { num_rounds_ = 0; }
 
   void pause() {
-    if (num_rounds_ < kNumSleepless) ++num_rounds_;
-    if (num_rounds_ < kNumSpins) return;
-    if (num_rounds_ < kNumSleepless) return std::this_thread::yield();
+    if (num_rounds_ < num_sleepless_) ++num_rounds_;
+    if (num_rounds_ < num_spins_) return;
+    if (num_rounds_ < num_sleepless_) return std::this_thread::yield();
     std::this_thread::sleep_for(kSleep);
   }
 
  private:
-  static constexpr int kNumSpins = 64;
-  static constexpr int kNumSleepless = 4096;
   static constexpr std::chrono::microseconds kSleep{50};
 
+  int num_spins_;
+  int num_sleepless_;
   int num_rounds_ = 0;
 };
 

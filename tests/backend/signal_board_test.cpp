@@ -19,8 +19,8 @@ using std::chrono::milliseconds;
 using test::FakeRanks;
 
 constexpr SignalChannel kChannel = SignalChannel::kDelivered;
-constexpr int kOwnCores = 64;    // spins before it sleeps
-constexpr int kSharedCores = 0;  // yields, then sleeps
+constexpr auto kOwnCores = SignalBoard::Cores::kOwn;        // spins before it sleeps
+constexpr auto kSharedCores = SignalBoard::Cores::kShared;  // yields, then sleeps
 
 WaitContext within(milliseconds span) {
   return WaitContext{Operation::kDispatch, Stage::kReceive, Deadline::after(span)};

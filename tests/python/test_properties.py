@@ -224,7 +224,7 @@ def test_combine_of_weights_agrees_with_the_reference(layout: str, case: Case):
         )
         for rank, handle in enumerate(handles)
     ]
-    expected = reference.combine_weights(weights, handles, topk_idx)
+    expected = reference.combine_weights(weights, handles, topk_idx, case.num_nodes)
 
     def body(buffer: moelink.Buffer):
         received = dispatch(buffer, case, sent[buffer.rank])

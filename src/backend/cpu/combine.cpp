@@ -197,15 +197,27 @@ void CombineOperation::reduce_tokens(IndexRange tokens, std::uint32_t chunk) con
   simd::streaming_fence();
 }
 
+// The ranks of each node first, then the nodes.
 void CombineOperation::reduce_weights(std::int64_t token) const {
   const std::int64_t num_topk = state_.num_topk;
   float* const out = result_.combined_topk_weights->view.as<float>() + token * num_topk;
   std::fill_n(out, num_topk, 0.0F);
-  sources_->add_weights(state_.placement(), token, out);
+  for (Node node(0); node.value() < context_.topology.num_nodes; node = node.next()) {
+    float sums[kMaxTopk] = {};
+    add_weights_of(node, token, sums);
+    for (std::int64_t k = 0; k < num_topk; ++k) out[k] += sums[k];
+  }
+}
+
+void CombineOperation::add_weights_of(Node node, std::int64_t token, float* sums) const {
+  sources_->add_weights(state_.placement(), token, node, sums);  // of near ranks
   if (!relay_) return;
-  for (int group = 0; group < context_.relay.num_groups(); ++group) {
+  const RelayPlan& plan = context_.relay;
+  const int first = plan.group_of(context_.topology.rank_at(node, LocalRank(0)));
+  const int end = first + context_.topology.ranks_per_node() / plan.group_size();
+  for (int group = first; group < end; ++group) {
     const float* const theirs = relay_->partials.weights(group, token);
-    for (std::int64_t k = 0; theirs != nullptr && k < num_topk; ++k) out[k] += theirs[k];
+    for (std::int64_t k = 0; theirs != nullptr && k < state_.num_topk; ++k) sums[k] += theirs[k];
   }
 }
 

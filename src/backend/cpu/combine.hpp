@@ -43,6 +43,7 @@ class CombineOperation {
   void list_addends(std::int64_t token, std::uint32_t chunk, std::vector<Pull>& pulls,
                     std::vector<simd::Addend>& addends) const;
   void reduce_weights(std::int64_t token) const;
+  void add_weights_of(Node node, std::int64_t token, float* sums) const;
   const std::byte* row_of(const std::optional<TensorView>& tensor, std::int64_t token) const;
 
   // What crosses the network.

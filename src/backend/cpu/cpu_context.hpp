@@ -20,6 +20,7 @@
 #include "network/network.hpp"
 #include "protocol/relay_plan.hpp"
 #include "symm/arena.hpp"
+#include "transport/backoff.hpp"
 
 namespace moelink {
 
@@ -36,6 +37,7 @@ struct CpuContext {
   std::chrono::milliseconds timeout{0};
   Survival survival = Survival::kRaise;
   int num_workers = 1;
+  Backoff::Cores cores = Backoff::Cores::kOwn;  // shared: more ranks than cores on this host
 
   std::shared_ptr<ControlArea> control;
   std::shared_ptr<Arena> arena;    // receive tensors; peers read and write it

@@ -110,6 +110,8 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
                             : open_symmetric_memory(group.bootstrap(), region_bytes, deadline);
 
   const int num_cores = num_available_cores();
+  const int num_here = has_network ? count_ranks_on_host(group, deadline) : group.num_ranks();
+  context->cores = num_here > num_cores ? Backoff::Cores::kShared : Backoff::Cores::kOwn;
   context->id = next_buffer_id();
   context->rank = group.rank();
   context->topology = group.topology();
@@ -117,12 +119,12 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
   context->num_workers = config.num_workers;
   if (context->num_workers == 0) context->num_workers = environment().num_workers;
   if (context->num_workers == 0) {
-    context->num_workers = std::max(1, num_cores / group.num_ranks());
+    context->num_workers = std::max(1, num_cores / num_here);
   }
   context->arena = Arena::make(memory, control_bytes, capacity);
   context->results = make_result_arena(capacity, deadline);
   context->control = std::make_shared<ControlArea>(std::move(memory), layout);
-  context->signals = std::make_unique<SignalBoard>(context->control, num_cores, config.survival);
+  context->signals = std::make_unique<SignalBoard>(context->control, context->cores, config.survival);
   if (has_network) connect_nodes(*context, group, config, deadline);
   return context;
 }

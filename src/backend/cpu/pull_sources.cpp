@@ -8,7 +8,10 @@ namespace moelink {
 
 PullSources::PullSources(const CpuContext& context, const RoutingState& state,
                          const Exchange& exchange, Rank owner, std::size_t row_bytes)
-    : state_(state), row_bytes_(row_bytes), sources_(exchange.blocks.size()) {
+    : state_(state),
+      topology_(context.topology),
+      row_bytes_(row_bytes),
+      sources_(exchange.blocks.size()) {
   const CountMatrix counts = state.count_matrix();
   for (Rank rank(0); rank.value() < context.num_ranks(); rank = rank.next()) {
     if (!exchange.present[rank.index()] || !context.control->is_near(rank)) continue;
@@ -49,20 +52,20 @@ const void* PullSources::address_of(const Pull& pull, std::uint32_t chunk) const
          static_cast<std::size_t>(row) * row_bytes_;
 }
 
-void PullSources::add_weights(const Placement& placement, std::int64_t token, float* out) const {
+void PullSources::add_weights(const Placement& placement, std::int64_t token, Node node,
+                              float* out) const {
   const int num_topk = placement.num_topk;
-  for (int k = 0; k < num_topk; ++k) {
-    if (state_.layout == Layout::kExpertMajor) {
-      const std::int32_t owner = placement.owner_of(token, k);
-      if (owner < 0 || is_lost(Rank(owner))) continue;
-      out[k] += sources_[static_cast<std::size_t>(owner)]
-                    .weights[placement.expert_row_of(token, k)];
-      continue;
-    }
-    for (Rank rank(0); rank.value() < placement.num_ranks; rank = rank.next()) {
-      const std::int64_t row = placement.row_at(token, rank);
-      if (row != kNoRow && !is_lost(rank))
-        out[k] += sources_[rank.index()].weights[row * num_topk + k];
+  for (int i = 0; i < topology_.ranks_per_node(); ++i) {
+    const Rank rank = topology_.rank_at(node, LocalRank(i));
+    const std::int64_t row = placement.row_at(token, rank);
+    if (row == kNoRow || is_lost(rank)) continue;
+    const float* const weights = sources_[rank.index()].weights;
+    for (int k = 0; k < num_topk; ++k) {
+      if (state_.layout == Layout::kCompact) {
+        out[k] += weights[row * num_topk + k];
+      } else if (placement.owner_of(token, k) == rank.value()) {
+        out[k] += weights[placement.expert_row_of(token, k)];
+      }
     }
   }
 }

@@ -30,8 +30,8 @@ class PullSources {
   void list_pulls(const Placement& placement, std::int64_t token, Rank rank,
                   std::vector<Pull>& pulls) const;
   const void* address_of(const Pull& pull, std::uint32_t chunk) const;
-  // Adds what near ranks return of the top-k weights of one token to out[K].
-  void add_weights(const Placement& placement, std::int64_t token, float* out) const;
+  // Adds what the near ones of `node`'s ranks return of the top-k weights of one token to out[K].
+  void add_weights(const Placement& placement, std::int64_t token, Node node, float* out) const;
   // The chunk is done with: the next one begins behind these tokens.
   void advance(const Placement& placement, IndexRange tokens);
 
@@ -47,6 +47,7 @@ class PullSources {
   };
 
   const RoutingState& state_;
+  Topology topology_;
   std::size_t row_bytes_;
   std::vector<Source> sources_;  // by rank
 };

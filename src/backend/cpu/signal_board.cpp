@@ -14,7 +14,6 @@
 #include "base/check.hpp"
 #include "base/log.hpp"
 #include "base/pause.hpp"
-#include "transport/backoff.hpp"
 
 namespace moelink {
 namespace {
@@ -58,11 +57,12 @@ bool is_sent_with_content(SignalChannel channel) {
 
 }  // namespace
 
-SignalBoard::SignalBoard(std::shared_ptr<ControlArea> control, int num_cores, Survival survival)
+SignalBoard::SignalBoard(std::shared_ptr<ControlArea> control, Cores cores, Survival survival)
     : control_(std::move(control)),
       masks_(control_->num_ranks()),
       survival_(survival),
-      num_spins_(control_->num_ranks() <= num_cores ? kSpinsWithOwnCore : -kYieldsWithSharedCore) {}
+      cores_(cores),
+      num_spins_(cores == Cores::kShared ? -kYieldsWithSharedCore : kSpinsWithOwnCore) {}
 
 void SignalBoard::put(Rank peer, SignalChannel channel, SignalValue value) {
   if (!control_->is_near(peer)) {
@@ -148,7 +148,7 @@ void SignalBoard::await_near(Rank peer, SignalChannel channel, SignalValue value
 // Nobody else makes the network move, so this cannot sleep for long.
 void SignalBoard::await_with_network(Rank peer, SignalChannel channel, SignalValue value,
                                      const WaitContext& context) {
-  Backoff backoff;
+  Backoff backoff(cores_);
   for (int round = 1; !reached(peer, channel, value); ++round) {
     if (remote_->pump() > 0) {
       backoff.reset();

@@ -13,6 +13,7 @@
 #include "moelink/config.hpp"
 #include "moelink/trace.hpp"
 #include "protocol/signal.hpp"
+#include "transport/backoff.hpp"
 
 namespace moelink {
 
@@ -35,7 +36,9 @@ struct WaitContext {
 // put to others nor awaited from them.
 class SignalBoard {
  public:
-  SignalBoard(std::shared_ptr<ControlArea> control, int num_cores,
+  using Cores = Backoff::Cores;
+
+  SignalBoard(std::shared_ptr<ControlArea> control, Cores cores,
               Survival survival = Survival::kRaise);
 
   // Peers that are left out: nothing is put to them, and waits for them end at once.
@@ -90,6 +93,7 @@ class SignalBoard {
   std::shared_ptr<ControlArea> control_;
   RankMasks masks_;
   Survival survival_;
+  Cores cores_;
   int num_spins_;
   RemoteControl* remote_ = nullptr;
 };

@@ -160,7 +160,8 @@ void RelayCombine::add_row(const Owner& owner, std::int64_t place, std::uint32_t
 
 void RelayCombine::add_weights(const Owner& owner, std::int64_t place, std::byte* out) const {
   float sums[kMaxTopk] = {};
-  owner.sources.add_weights(placement(owner), place, sums);
+  const Node node = context_.topology.node_of(context_.rank);
+  owner.sources.add_weights(placement(owner), place, node, sums);
   std::memcpy(out, sums, message_.num_weights * sizeof(float));
 }
 

@@ -12,7 +12,8 @@ class RelayWait {
   RelayWait(CpuContext& context, Operation operation, Stage stage, Epoch epoch)
       : context_(context),
         wait_context_(context.wait_context(operation, stage)),
-        epoch_(epoch) {}
+        epoch_(epoch),
+        backoff_(context.cores) {}
 
   const Deadline& deadline() const { return wait_context_.deadline; }
   // Gives those that are left the whole time again.
