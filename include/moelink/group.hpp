@@ -21,7 +21,9 @@ using AllGather = std::function<std::vector<std::string>(const std::string&)>;
 struct GroupOptions {
   // Longest wait for the other ranks, in each collective of the group.
   std::chrono::milliseconds timeout{100'000};
-  // Split the ranks into this many emulated nodes; 0: one node, or MOELINK_NODES if set.
+  // Nodes of equal size, between which traffic takes the network: so many, also where hosts are
+  // fewer (emulated nodes). 0: MOELINK_NODES if set, else a node for each host, which the ranks tell
+  // each other when the group is made; they must be numbered host by host.
   int num_nodes = 0;
 };
 
@@ -38,7 +40,8 @@ struct RendezvousConfig {
 // time.
 class Group {
  public:
-  // Over any all-gather, such as a torch process group's or mpi4py's.
+  // Over any all-gather, such as a torch process group's or mpi4py's. Calls it, unless the number
+  // of nodes is given.
   static Group from_callback(Rank rank, int num_ranks, AllGather all_gather,
                              const GroupOptions& options = {});
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/check.hpp"
 #include "base/environment.hpp"
 #include "protocol/control_message.hpp"
 #include "symm/host_identity.hpp"
@@ -101,7 +102,17 @@ std::unique_ptr<Network> open_network(const Group& group, NetworkPath path, int 
                                .provider = environment().fabric_provider,
                                .max_nics = environment().max_nics};
   const std::string kind = choose_kind(group, deadline);
-  return std::make_unique<Network>(open_transport(kind, members, config, deadline), members,
+  std::unique_ptr<Transport> transport;
+  try {
+    transport = open_transport(kind, members, config, deadline);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kUnsupported) throw;
+    fail(ErrorCode::kUnsupported,
+         "Buffer (rank {}): no network between {} nodes: {}. Emulated nodes of one host may share "
+         "memory instead: MOELINK_NETWORK=memory",
+         group.rank().value(), group.topology().num_nodes, error.what());
+  }
+  return std::make_unique<Network>(std::move(transport), members,
                                    make_area(group.topology(), path, max_num_experts), deadline);
 }
 

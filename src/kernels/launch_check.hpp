@@ -24,9 +24,9 @@ void allow_shared_memory(Kernel* kernel) {
 
 // Launches a kernel that begins with device::await_previous_kernel(): where the GPU can, it starts
 // while the kernel before it on the stream ends. `action`: as check_cuda() takes it.
-template <class Params>
-void launch_early(void (*kernel)(Params), const Params& params, cudaLaunchConfig_t config,
-                  const char* action) {
+template <class... Params>
+void launch_early(void (*kernel)(Params...), cudaLaunchConfig_t config, const char* action,
+                  const Params&... params) {
   int device = 0;
   int major = 0;
   check_cuda(cudaGetDevice(&device), action);
@@ -36,7 +36,7 @@ void launch_early(void (*kernel)(Params), const Params& params, cudaLaunchConfig
   early.val.programmaticStreamSerializationAllowed = 1;
   config.attrs = &early;
   config.numAttrs = major >= 9 ? 1 : 0;
-  check_cuda(cudaLaunchKernelEx(&config, kernel, params), action);
+  check_cuda(cudaLaunchKernelEx(&config, kernel, params...), action);
 }
 
 // `action`: as check_cuda() takes it.

@@ -93,6 +93,24 @@ bool HostIdentity::same_process(const HostIdentity& other) const {
          process == other.process;
 }
 
+Topology topology_of(const std::vector<HostIdentity>& identities) {
+  const auto num_ranks = identities.size();
+  std::size_t per_host = 1;
+  while (per_host < num_ranks && identities[per_host].same_host(identities[0])) ++per_host;
+  for (std::size_t rank = 0; rank < num_ranks; ++rank) {
+    const std::size_t first = rank / per_host * per_host;
+    const bool together = identities[rank].same_host(identities[first]);
+    const bool apart = first == 0 || !identities[first].same_host(identities[first - per_host]);
+    if (num_ranks % per_host == 0 && together && apart) continue;
+    fail(ErrorCode::kUnsupported,
+         "group: rank {} is on {}; expected {} consecutive ranks on each host, as on that of rank "
+         "0: number ranks host by host, or give num_nodes (MOELINK_NODES)",
+         rank, describe_host(identities[rank]), per_host);
+  }
+  return {.num_ranks = static_cast<int>(num_ranks),
+          .num_nodes = static_cast<int>(num_ranks / per_host)};
+}
+
 HostPlacement placement_of(const std::vector<HostIdentity>& identities) {
   const HostIdentity& first = identities.front();
   HostPlacement placement = HostPlacement::kOneProcess;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "bootstrap/bootstrap.hpp"
+#include "moelink/topology.hpp"
 
 namespace moelink {
 
@@ -26,6 +27,10 @@ struct HostIdentity {
   bool same_host(const HostIdentity& other) const;
   bool same_process(const HostIdentity& other) const;
 };
+
+// A node for each host. Throws Error(kUnsupported), alike at all ranks, unless the ranks are numbered
+// host by host, the same number on each.
+Topology topology_of(const std::vector<HostIdentity>& identities);
 
 // Whether ranks can share memory, and how. All ranks come to the same conclusion.
 enum class HostPlacement : std::uint8_t { kOneProcess, kOneHost };

@@ -32,7 +32,7 @@ TEST(Group, OfThreadsExchangesBlobsBetweenThreads) {
 }
 
 TEST(Group, FromCallbackUsesTheCallback) {
-  const Group group = Group::from_callback(Rank(1), 2, echo_all);
+  const Group group = Group::from_callback(Rank(1), 2, echo_all, {.num_nodes = 1});
   EXPECT_EQ(group.rank(), Rank(1));
   EXPECT_EQ(group.all_gather("one"), (std::vector<std::string>{"zero", "one"}));
 }

@@ -42,6 +42,29 @@ TEST(HostIdentity, GarbageIsRefused) {
   EXPECT_THROW(HostIdentity::decode("a\nb\nc\nd\nnot a number"), Error);
 }
 
+TEST(TopologyOfHosts, HasANodeForEachHost) {
+  const HostIdentity a = identity("a", 1);
+  const HostIdentity b = identity("b", 1);
+  const HostIdentity c = identity("c", 1);
+  EXPECT_EQ(topology_of({a, a, a}), (Topology{3, 1}));
+  EXPECT_EQ(topology_of({a, a, b, b}), (Topology{4, 2}));
+  EXPECT_EQ(topology_of({a, b, c}), (Topology{3, 3}));
+}
+
+TEST(TopologyOfHosts, RefusesRanksThatAreNotNumberedHostByHost) {
+  const HostIdentity a = identity("a", 1);
+  const HostIdentity b = identity("b", 1);
+  for (const std::vector<HostIdentity>& hosts : {std::vector{a, b, a, b}, {a, a, b}, {a, b, b}}) {
+    try {
+      topology_of(hosts);
+      ADD_FAILURE() << "nothing was thrown";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::kUnsupported);
+      EXPECT_TRUE(mentions(error.what(), {"consecutive ranks on each host", "MOELINK_NODES"}));
+    }
+  }
+}
+
 TEST(Placement, IsOneProcessWhenAllRanksShareIt) {
   EXPECT_EQ(placement_of({identity("a", 1), identity("a", 1)}), HostPlacement::kOneProcess);
 }

@@ -1,5 +1,6 @@
 // Entry of the combine kernels: which warp takes which role, and the instances.
 #include "device/pass_stage.cuh"
+#include "device/previous_kernel.cuh"
 #include "kernels/combine/launch.hpp"
 #include "kernels/combine/pull.cuh"
 #include "kernels/combine/roles.hpp"
@@ -82,29 +83,28 @@ __device__ void agree(const CombineParams& params) {
 template <class Shape>
 __device__ void move_rows(const CombineParams& params, const CombinePlan& plan, std::byte* pieces) {
   __shared__ std::uint64_t barriers[CombineRoles::kNumWarps][kNumPullStages];
-  __shared__ std::uint32_t passed[StagingRing::kNumSlots];
-  if (threadIdx.x < StagingRing::kNumSlots) passed[threadIdx.x] = 0;
+  __shared__ PullBoard pull_board;
+  if (threadIdx.x == 0) pull_board = {};
   __syncthreads();
   const int warp = static_cast<int>(threadIdx.x / warpSize);
   const int block = static_cast<int>(blockIdx.x);
   PullPipe pipe(pieces + static_cast<std::size_t>(warp * kNumPullStages) * plan.chunk_bytes,
                 plan.chunk_bytes, barriers[warp]);
-  const int index = warp * plan.num_blocks + block;
   const int num_pull_warps = CombineRoles::kNumWarps - plan.num_stage_warps;
   if constexpr (Shape::kStages) {
     __shared__ StageBoard board;
     if (block >= plan.num_blocks) {
-      return stage_chunks<Shape>(params, plan, pipe,
-                                 warp * plan.num_stage_blocks + block - plan.num_blocks,
-                                 {board, warp, CombineRoles::kNumWarps, plan.num_stage_blocks});
+      return send_back<Shape>(params, plan, pipe, block - plan.num_blocks,
+                              {board, warp, CombineRoles::kNumWarps, plan.num_stage_blocks});
     }
     if (warp >= num_pull_warps) {
-      return stage_chunks<Shape>(
-          params, plan, pipe, index - plan.pulling.num_warps,
+      return send_back<Shape>(
+          params, plan, pipe, block,
           {board, warp - num_pull_warps, plan.num_stage_warps, plan.num_blocks});
     }
   }
-  pull_rows<Shape>(params, plan, pipe, index, {passed, num_pull_warps, plan.num_blocks});
+  const int index = warp * plan.num_blocks + block;
+  pull_rows<Shape>(params, plan, pipe, index, {pull_board, num_pull_warps, plan.num_blocks});
 }
 
 // All threads of the last block: the peers' tensors are theirs again when all ranks have read
@@ -123,6 +123,7 @@ __global__ __launch_bounds__(CombineRoles::kNumThreads,
                                                     const __grid_constant__ CombinePlan plan) {
   extern __shared__ __align__(128) std::byte pieces[];
   const Domain& domain = params.domain;
+  device::await_previous_kernel();
   device::pass_stage(domain, Stage::kRoute);  // the start of the operation
   if (blockIdx.x == 0) agree(params);
   const Verdict verdict = await_release(domain, Operation::kCombine);
@@ -182,13 +183,16 @@ void load_combine_kernels() {
 }
 
 void launch_combine(const CombineParams& params, const CombinePlan& plan, cudaStream_t stream) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(plan.num_blocks + plan.num_stage_blocks));
+  config.blockDim = dim3(CombineRoles::kNumThreads);
+  config.dynamicSmemBytes = plan.shared_bytes;
+  config.stream = stream;
   with_codec(params.dtype, [&](auto codec) {
     with_kernel<decltype(codec)>(params.has_nodes(), params.stages(), [&](auto* kernel) {
-      kernel<<<plan.num_blocks + plan.num_stage_blocks, CombineRoles::kNumThreads,
-               plan.shared_bytes, stream>>>(params, plan);
+      launch_early(kernel, config, "launch combine", params, plan);
     });
   });
-  check_launch("launch combine");
 }
 
 }  // namespace moelink::kernels

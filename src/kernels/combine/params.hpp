@@ -51,7 +51,7 @@ struct CombinePlan {
   int num_chunks = 1;             // pieces of a row
   std::size_t shared_bytes = 0;
   WarpCrew pulling;
-  WarpCrew staging;
+  WarpCrew staging;  // without those that lead
 };
 
 }  // namespace moelink::kernels

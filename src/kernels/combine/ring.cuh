@@ -14,10 +14,10 @@ namespace moelink::kernels {
 enum class Patience : std::uint8_t { kLookOnce, kUntilDeadline };
 
 // One warp. True at all lanes once every rank that `concerns` names has brought `channel` to
-// `progress` (acquire, for bulk copies too). False if one has not, or the wait has failed.
+// `progress` (acquire). False if the wait has failed.
 template <class Concerns>
-__device__ bool has_come(const Domain& domain, const Concerns& concerns, SignalChannel channel,
-                         std::uint32_t progress, Patience patience) {
+__device__ bool await_progress(const Domain& domain, const Concerns& concerns,
+                               SignalChannel channel, std::uint32_t progress) {
   const Stage stage = channel == SignalChannel::kStaged ? Stage::kReduce : Stage::kSendBack;
   const Epoch epoch = current_epoch(domain);
   const SignalValue value = SignalValue::of(epoch, progress);
@@ -27,17 +27,28 @@ __device__ bool has_come(const Domain& domain, const Concerns& concerns, SignalC
        i += warpSize) {
     if (!concerns(i)) continue;
     std::uint64_t* const word = domain.signal(domain.rank, channel, Rank(i));
-    if (patience == Patience::kLookOnce) {
-      came = value.reached_by(device::load_relaxed_sys(word));
-      if (came) device::load_acquire_sys(word);  // orders
-    } else {
-      came = device::wait_for(domain, {Operation::kCombine, stage, Rank(i), epoch}, word, value);
-    }
+    came = device::wait_for(domain, {Operation::kCombine, stage, Rank(i), epoch}, word, value);
   }
-  if (__all_sync(~0U, came) == 0) return false;
+  came = __all_sync(~0U, came) != 0;
   __syncwarp();  // what one lane has acquired, all have
-  device::fence_bulk_copies();
-  return true;
+  return came;
+}
+
+// One warp: how far all ranks that `concerns` names have brought `channel` (acquire).
+template <class Concerns>
+__device__ std::uint32_t look_at_progress(const Domain& domain, const Concerns& concerns,
+                                          SignalChannel channel) {
+  const Epoch epoch = current_epoch(domain);
+  std::uint32_t least = ~0U;
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x % warpSize); i < domain.num_ranks(); i += warpSize) {
+    if (!concerns(i)) continue;
+    const SignalValue seen(device::load_acquire_sys(domain.signal(domain.rank, channel, Rank(i))));
+    least = min(least, seen.epoch() == epoch ? seen.progress() : 0);
+  }
+  least = __reduce_min_sync(~0U, least);
+  __syncwarp();  // what one lane has acquired, all have
+  return least;
 }
 
 // One warp: tells all ranks that this one has passed `chunk` on `channel`. Release.
@@ -62,11 +73,17 @@ __device__ bool is_last_to_pass(std::uint32_t& counter, int count, cuda::memory_
   return true;
 }
 
-// Who pulls: the warps of a block meet in its shared memory first.
+// What the pulling warps of a block share. Shared memory, zero at first.
+struct PullBoard {
+  std::uint32_t passed[StagingRing::kNumSlots];  // warps that have read the chunk in each slot
+  std::uint32_t num_staged;                      // chunks, as far as a warp has seen
+};
+
+// Who pulls.
 struct PullCrew {
-  std::uint32_t* passed;  // [kNumSlots] in shared memory, zero at first
-  int num_warps;          // of this block that pull
-  int num_blocks;         // of the grid that have such warps
+  PullBoard& board;
+  int num_warps;   // of this block that pull
+  int num_blocks;  // of the grid that have such warps
 };
 
 // One warp, when it has read its rows of `chunk`; the last one tells all ranks. Relaxed: the rows
@@ -78,8 +95,8 @@ __device__ inline void pass_consumed(const Domain& domain, std::uint32_t chunk,
   __syncwarp();
   int last = 0;
   if (threadIdx.x % warpSize == 0) {
-    last = is_last_to_pass<cuda::thread_scope_block>(crew.passed[chunk % kSlots], crew.num_warps,
-                                                     cuda::memory_order_relaxed) &&
+    last = is_last_to_pass<cuda::thread_scope_block>(crew.board.passed[chunk % kSlots],
+                                                     crew.num_warps, cuda::memory_order_relaxed) &&
            is_last_to_pass<cuda::thread_scope_device>(domain.local->num_consumed[chunk % kSlots],
                                                       crew.num_blocks, cuda::memory_order_relaxed);
   }
@@ -139,15 +156,20 @@ class StagedChunks {
   __device__ StagedChunks(const Domain& domain, const PullCrew& crew)
       : domain_(domain), crew_(crew), num_known_(ring().num_chunks == 0 ? ~0U : 0) {}
 
-  // Whether all ranks that stage have staged `chunk`.
+  // Whether all ranks that stage have staged `chunk` (acquire, for bulk copies too).
   __device__ bool has(std::uint32_t chunk, Patience patience) {
     if (chunk < num_known_) return true;
-    // This rank too, even if it reads its own rows elsewhere: that keeps its warps together.
-    const auto stages = [this](int rank) {
-      return domain_.peers[rank].source == CombineSource::kStaged;
-    };
-    if (!has_come(domain_, stages, SignalChannel::kStaged, chunk + 1, patience)) return false;
-    num_known_ = chunk + 1;
+    // A look at the ranks takes its time: the first warp to look does so for its block.
+    const cuda::atomic_ref<std::uint32_t, cuda::thread_scope_block> known(crew_.board.num_staged);
+    num_known_ = known.load(cuda::memory_order_acquire);
+    if (chunk >= num_known_) {
+      num_known_ = find_out(chunk, patience);
+      if (threadIdx.x % warpSize == 0) {
+        known.fetch_max(num_known_, cuda::memory_order_release);
+      }
+    }
+    if (chunk >= num_known_) return false;
+    device::fence_bulk_copies();
     return true;
   }
   // When the warp needs nothing of `chunk` any more. False if a rank does not come.
@@ -160,6 +182,17 @@ class StagedChunks {
   __device__ const StagingRing& ring() const { return domain_.local->ring; }
 
  private:
+  // The number of chunks that have been staged; 0 if `chunk` does not come.
+  __device__ std::uint32_t find_out(std::uint32_t chunk, Patience patience) const {
+    // This rank too, even if it reads its own rows elsewhere: that keeps its warps together.
+    const auto stages = [this](int rank) {
+      return domain_.peers[rank].source == CombineSource::kStaged;
+    };
+    const std::uint32_t seen = look_at_progress(domain_, stages, SignalChannel::kStaged);
+    if (chunk < seen || patience == Patience::kLookOnce) return seen;
+    return await_progress(domain_, stages, SignalChannel::kStaged, chunk + 1) ? chunk + 1 : 0;
+  }
+
   const Domain& domain_;
   const PullCrew& crew_;
   std::uint32_t num_known_;

@@ -30,7 +30,7 @@ struct WarpCrew {
 // of a node are rounded apart. As much as fits the registers on every GPU.
 MOELINK_HD constexpr std::size_t max_piece_bytes(bool nodes, bool stages) {
   if (nodes) return stages ? 1536 : 2048;
-  return stages ? 3072 : 3584;
+  return 3584;
 }
 
 // What an instance of the kernel is made for. kNodes: sums of nodes are rounded. kStages: this

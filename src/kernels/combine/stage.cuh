@@ -34,10 +34,16 @@ struct OwnerRows {
     const std::int64_t first = chunk_begin(num_tokens, chunk, params.domain.local->ring.num_chunks);
     const std::int32_t* const tokens = params.received.source_token + begin;
     int below = 0;
+    // Three looks side by side: each waits for memory.
 #pragma unroll 1
-    for (int step = count > 0 ? 1 << (31 - __clz(count)) : 0; step > 0; step /= 2) {
-      const int further = below + step;
-      if (further <= count && tokens[further - 1] < first) below = further;
+    for (int step = count > 0 ? 1 << ((31 - __clz(count)) & ~1) : 0; step > 0; step /= 4) {
+      int further = 0;
+#pragma unroll
+      for (int i = 1; i < 4; ++i) {
+        const int end = below + i * step;
+        if (end <= count && tokens[end - 1] < first) further = i * step;
+      }
+      below += further;
     }
     return below;
   }
@@ -192,70 +198,91 @@ __device__ void stage_rows(const CombineParams& params, const CombinePlan& plan,
       });
 }
 
-// What the staging warps of a block share. To look up where a chunk begins takes longer than to
-// stage it, so that is done for several chunks at a time, for the first 32 owners.
+// What the staging warps of a block share. Shared memory.
 struct StageBoard {
-  static constexpr std::uint32_t kNumChunks = 8;
+  static constexpr std::uint32_t kNumChunks = 4;
 
-  std::int32_t rows_before[kNumChunks + 1][32];
-  bool may_stage;
+  // Of the first 32 owners, for the chunks that are looked up at a time; see OwnerRows.
+  std::int32_t rows_before[kNumChunks][32];
+  bool may_stage[2];  // chunk c: [c % 2]
 };
 
-// The warps of a block that stage. They take chunk after chunk together: one of them waits for the
-// readers of the slot, and one fence serves all.
+// The warps of a block that stage. The first one leads: it looks up where a chunk begins and waits
+// for the readers of its slot while the others still copy the chunk before, and tells of a chunk,
+// with one fence for all, when they copy the next already.
 struct StageCrew {
-  StageBoard& board;  // shared memory
-  int warp;           // the calling one, of them
+  StageBoard& board;
+  int warp;  // the calling one
   int num_warps;
   int num_blocks;  // of the grid that have such warps
 
-  __device__ void meet() const {
-    constexpr int kBarrier = 1;
-    device::meet(kBarrier, num_warps * warpSize);
+  __device__ bool leads() const { return warp == 0; }
+  // The leader has prepared a chunk; the others go on.
+  __device__ void open(std::uint32_t chunk) const { device::arrive(opened(chunk), size()); }
+  __device__ bool await_opened(std::uint32_t chunk) const {
+    device::meet(opened(chunk), size());
+    return board.may_stage[chunk % 2];
   }
+  // The others have staged a chunk; the leader goes on.
+  __device__ void close(std::uint32_t chunk) const { device::arrive(closed(chunk), size()); }
+  __device__ void await_closed(std::uint32_t chunk) const { device::meet(closed(chunk), size()); }
+
+ private:
+  static __device__ int opened(std::uint32_t chunk) { return 1 + static_cast<int>(chunk % 2); }
+  static __device__ int closed(std::uint32_t chunk) { return 3 + static_cast<int>(chunk % 2); }
+  __device__ int size() const { return num_warps * warpSize; }
 };
 
-// All warps of a crew: false if they cannot stage `chunk`, since a reader of its slot does not
+// The leader: opens `chunk`, or says that it cannot be staged, as a reader of its slot does not
 // come.
-__device__ inline bool begin_chunk(const CombineParams& params, const OwnerRows& owners,
-                                   std::uint32_t chunk, const StageCrew& crew) {
-  const Domain& domain = params.domain;
+__device__ inline bool open_chunk(const CombineParams& params, const OwnerRows& owners,
+                                  std::uint32_t chunk, const StageCrew& crew) {
+  constexpr std::uint32_t kSlots = StagingRing::kNumSlots;
+  StageBoard& board = crew.board;
   const int lane = static_cast<int>(threadIdx.x % warpSize);
-  if (chunk % StageBoard::kNumChunks == 0) {
-    const std::uint32_t num_left = domain.local->ring.num_chunks - chunk;
-    const auto last = static_cast<int>(min(StageBoard::kNumChunks, num_left));
-#pragma unroll 1
-    for (int i = crew.warp; i <= last; i += crew.num_warps) {
-      crew.board.rows_before[i][lane] =
-          owners.rows_before(params, chunk + static_cast<std::uint32_t>(i));
-    }
-  }
-  if (crew.warp == 0) {
-    constexpr std::uint32_t kSlots = StagingRing::kNumSlots;
-    const auto all = [](int) { return true; };
-    const bool is_free = chunk < kSlots || has_come(domain, all, SignalChannel::kConsumed,
-                                                    chunk + 1 - kSlots, Patience::kUntilDeadline);
-    if (lane == 0) crew.board.may_stage = is_free;
-  }
-  crew.meet();
-  return crew.board.may_stage;
+  board.rows_before[(chunk + 1) % StageBoard::kNumChunks][lane] =
+      owners.rows_before(params, chunk + 1);
+  const auto all = [](int) { return true; };
+  const bool is_free =
+      chunk < kSlots ||
+      await_progress(params.domain, all, SignalChannel::kConsumed, chunk + 1 - kSlots);
+  if (lane == 0) board.may_stage[chunk % 2] = is_free;
+  __syncwarp();
+  crew.open(chunk);
+  return is_free;
 }
 
-// Warp `index` of those that stage: all chunks, each once its slot has been read by all owners.
+// The leader: all chunks.
+__device__ inline void lead_staging(const CombineParams& params, const StageCrew& crew) {
+  const Domain& domain = params.domain;
+  const std::uint32_t num_chunks = domain.local->ring.num_chunks;
+  if (num_chunks == 0) return;
+  const OwnerRows owners = OwnerRows::of(params, 0);
+  crew.board.rows_before[0][threadIdx.x % warpSize] = 0;
+  bool is_open = open_chunk(params, owners, 0, crew);
+#pragma unroll 1
+  for (std::uint32_t chunk = 0; chunk < num_chunks && is_open; ++chunk) {
+    if (chunk + 1 < num_chunks) is_open = open_chunk(params, owners, chunk + 1, crew);
+    crew.await_closed(chunk);
+    pass_staged(domain, chunk, crew.num_blocks);
+  }
+}
+
+// Another warp, `index` of those of the grid: its share of all chunks.
 template <class Shape>
 __device__ void stage_chunks(const CombineParams& params, const CombinePlan& plan, PullPipe& pipe,
                              int index, const StageCrew& crew) {
   const Domain& domain = params.domain;
   const OwnerRows of_first = OwnerRows::of(params, 0);
+  const auto before = [&](std::uint32_t chunk) {
+    return crew.board.rows_before[chunk % StageBoard::kNumChunks][threadIdx.x % warpSize];
+  };
   std::uint32_t step = 0;
 #pragma unroll 1
   for (std::uint32_t chunk = 0; chunk < domain.local->ring.num_chunks; ++chunk) {
-    if (!begin_chunk(params, of_first, chunk, crew)) return;
-    const auto* const before = crew.board.rows_before[chunk % StageBoard::kNumChunks];
-    const auto lane = threadIdx.x % warpSize;
+    if (!crew.await_opened(chunk)) return;
     stage_rows<Shape>(params, plan, pipe, step,
-                      ChunkRows(params, of_first, chunk, before[lane], before[warpSize + lane]),
-                      index);
+                      ChunkRows(params, of_first, chunk, before(chunk), before(chunk + 1)), index);
 #pragma unroll 1
     for (int owner = warpSize; owner < domain.num_ranks(); owner += warpSize) {
       const OwnerRows owners = OwnerRows::of(params, owner);
@@ -264,9 +291,16 @@ __device__ void stage_chunks(const CombineParams& params, const CombinePlan& pla
       stage_rows<Shape>(params, plan, pipe, step, rows, index);
     }
     device::fence_bulk_copies();
-    crew.meet();
-    if (crew.warp == 0) pass_staged(domain, chunk, crew.num_blocks);
+    crew.close(chunk);
   }
+}
+
+// One of the warps of a crew, in block `block` of those that have one.
+template <class Shape>
+__device__ void send_back(const CombineParams& params, const CombinePlan& plan, PullPipe& pipe,
+                          int block, const StageCrew& crew) {
+  if (crew.leads()) return lead_staging(params, crew);
+  stage_chunks<Shape>(params, plan, pipe, (crew.warp - 1) * crew.num_blocks + block, crew);
 }
 
 }  // namespace moelink::kernels

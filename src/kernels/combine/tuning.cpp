@@ -46,9 +46,10 @@ CombinePlan plan_combine(const CombineParams& params, const device::LaunchLimits
   plan.num_stage_warps = shares_blocks ? CombineRoles::kNumStageWarps : 0;
   plan.pulling = WarpCrew::make(plan.num_blocks * (CombineRoles::kNumWarps - plan.num_stage_warps),
                                 plan.num_chunks);
-  plan.staging = WarpCrew::make(
-      plan.num_stage_blocks * CombineRoles::kNumWarps + plan.num_blocks * plan.num_stage_warps,
-      plan.num_chunks);
+  // One warp of each block that stages leads the others.
+  const int num_copying = shares_blocks ? plan.num_blocks * (CombineRoles::kNumStageWarps - 1)
+                                        : plan.num_stage_blocks * (CombineRoles::kNumWarps - 1);
+  plan.staging = WarpCrew::make(num_copying, plan.num_chunks);
   return plan;
 }
 

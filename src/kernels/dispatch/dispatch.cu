@@ -1,5 +1,6 @@
 // Entries of the dispatch kernels: which warp takes which role.
 #include "device/pass_stage.cuh"
+#include "device/previous_kernel.cuh"
 #include "kernels/dispatch/agree.cuh"
 #include "kernels/dispatch/describe.cuh"
 #include "kernels/dispatch/expand.cuh"
@@ -144,6 +145,7 @@ __global__ __launch_bounds__(DispatchRoles::kNumThreads,
                                                      const __grid_constant__ DispatchPlan plan) {
   extern __shared__ __align__(128) std::byte shared[];
   const Domain& domain = params.domain;
+  device::await_previous_kernel();
   device::pass_stage(domain, Stage::kRoute);  // the start of the operation
   Verdict verdict = Verdict::kGaveUp;
   if (static_cast<int>(blockIdx.x) < plan.num_blocks) {
@@ -168,6 +170,7 @@ __global__ __launch_bounds__(32 * DispatchRoles::kNumSendWarps,
                              1) void finish_kernel(const __grid_constant__ DispatchParams params,
                                                    const __grid_constant__ DispatchPlan plan) {
   extern __shared__ __align__(128) std::byte shared[];
+  device::await_previous_kernel();
   if (params.domain.local->verdict != Verdict::kProceed) return;
   const auto block = static_cast<int>(blockIdx.x);
   const auto num_blocks = static_cast<int>(gridDim.x);
@@ -191,13 +194,16 @@ void load_dispatch_kernels() {
 }
 
 void launch_dispatch(const DispatchParams& params, const DispatchPlan& plan, cudaStream_t stream) {
-  dispatch_kernel<<<plan.num_blocks + plan.num_own_blocks, DispatchRoles::kNumThreads,
-                    plan.shared_bytes, stream>>>(params, plan);
-  check_launch("launch dispatch");
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(plan.num_blocks + plan.num_own_blocks));
+  config.blockDim = dim3(DispatchRoles::kNumThreads);
+  config.dynamicSmemBytes = plan.shared_bytes;
+  config.stream = stream;
+  launch_early(dispatch_kernel, config, "launch dispatch", params, plan);
   if (params.shape.layout == Layout::kCompact) return;
-  finish_kernel<<<plan.num_expand_blocks, 32 * DispatchRoles::kNumSendWarps, plan.shared_bytes,
-                  stream>>>(params, plan);
-  check_launch("launch the end of dispatch");
+  config.gridDim = dim3(static_cast<unsigned>(plan.num_expand_blocks));
+  config.blockDim = dim3(32 * DispatchRoles::kNumSendWarps);
+  launch_early(finish_kernel, config, "launch the end of dispatch", params, plan);
 }
 
 }  // namespace moelink::kernels

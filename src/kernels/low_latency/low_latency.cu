@@ -94,8 +94,8 @@ void launch(const KernelPair<Params>& kernels, const Params& params, int num_blo
   config.dynamicSmemBytes = params.link.shared.total;
   config.stream = stream;
   const bool is_whole = params.link.area.format == LineFormat::kWhole;
-  launch_early(is_whole ? kernels.whole : kernels.split, params, config,
-               "launch a low latency operation");
+  launch_early(is_whole ? kernels.whole : kernels.split, config, "launch a low latency operation",
+               params);
 }
 
 }  // namespace
