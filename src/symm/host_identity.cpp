@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
 #include <fstream>
@@ -98,10 +99,13 @@ Topology topology_of(const std::vector<HostIdentity>& identities) {
   std::size_t per_host = 1;
   while (per_host < num_ranks && identities[per_host].same_host(identities[0])) ++per_host;
   for (std::size_t rank = 0; rank < num_ranks; ++rank) {
-    const std::size_t first = rank / per_host * per_host;
-    const bool together = identities[rank].same_host(identities[first]);
-    const bool apart = first == 0 || !identities[first].same_host(identities[first - per_host]);
-    if (num_ranks % per_host == 0 && together && apart) continue;
+    // The first rank of its host must be the first of its block.
+    const auto same_host = [&](const HostIdentity& other) {
+      return identities[rank].same_host(other);
+    };
+    const auto first = std::ranges::find_if(identities, same_host) - identities.begin();
+    const bool in_place = static_cast<std::size_t>(first) == rank / per_host * per_host;
+    if (num_ranks % per_host == 0 && in_place) continue;
     fail(ErrorCode::kUnsupported,
          "group: rank {} is on {}; expected {} consecutive ranks on each host, as on that of rank "
          "0: number ranks host by host, or give num_nodes (MOELINK_NODES)",
