@@ -71,6 +71,8 @@ struct LowLatencyRouting {
   Tensor src_weight;    // per expert: float32 [L, R*M], if weights travelled
   Tensor recv_count;    // per expert: int32 [L]; per rank: int32 [R]
   std::shared_ptr<const CudaLowLatencyRouting> cuda;  // the CUDA backend's own part
+  // Of a buffer of GPUs of several nodes: the same, with tensors in memory of the host.
+  std::shared_ptr<const LowLatencyRouting> on_host;
 };
 
 struct LowLatencyDispatchResult {

@@ -13,6 +13,7 @@
 
 namespace moelink {
 
+class Routing;
 struct CudaRouting;  // backend/cuda/cuda_routing.hpp
 
 // Where tokens of one rank go: their rows at all ranks.
@@ -84,6 +85,9 @@ struct RoutingState {
 
   // With a network between nodes, by source rank: empty unless this rank carries its tokens.
   std::vector<RelayedTokens> relayed;
+
+  // Of a buffer of GPUs that uses the CPU backend: the handle that this knows.
+  std::shared_ptr<const Routing> on_host;
 
   std::shared_ptr<CudaRouting> cuda;  // the CUDA backend's: the lists above are empty then
   // Set while the host does not know yet what has been received: waits for the dispatch, and fills

@@ -8,6 +8,7 @@
 #include "backend/cuda/cuda_dispatch.hpp"
 #include "backend/cuda/device_checks.hpp"
 #include "backend/cuda/host_exchange.hpp"
+#include "backend/cuda/staged/staged_backend.hpp"
 #include "base/check.hpp"
 #include "base/cuda/nvtx_range.hpp"
 #include "base/log.hpp"
@@ -18,6 +19,7 @@
 namespace moelink {
 
 std::unique_ptr<Backend> make_cuda_backend(const Group& group, const BufferConfig& config) {
+  if (needs_staging(group, config)) return std::make_unique<StagedBackend>(group, config);
   return std::make_unique<CudaBackend>(group, config);
 }
 
