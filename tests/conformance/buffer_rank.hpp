@@ -32,6 +32,7 @@ struct BufferKind {
   Device device{};
   int num_nodes = 1;  // that the topologies of one node are spread over
   NetworkPath network_path = NetworkPath::kAuto;
+  bool through_host = false;  // tensors of a GPU that the CPU backend carries
 
   friend std::ostream& operator<<(std::ostream& out, const BufferKind& kind) {
     return out << kind.name;

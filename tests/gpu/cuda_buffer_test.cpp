@@ -17,6 +17,8 @@ BufferKind processes() {
                   copy_from_gpu, kFirstGpu};
   const char* const num_nodes = std::getenv("MOELINK_TEST_NODES");
   if (num_nodes != nullptr) kind.num_nodes = std::atoi(num_nodes);
+  const char* const network = std::getenv("MOELINK_NETWORK");
+  kind.through_host = kind.num_nodes > 1 && network != nullptr;
   return kind;
 }
 
