@@ -46,7 +46,8 @@ struct LowLatencyPart {
   MOELINK_HD constexpr std::size_t total_bytes() const { return row_offset(header.num_tokens); }
   // Tokens that fit into so many bytes.
   MOELINK_HD constexpr std::size_t capacity(std::size_t bytes) const {
-    return (bytes - sizeof(LowLatencyPart) - kRowGranuleBytes) / (entry_bytes + row_bytes);
+    const std::size_t fixed = sizeof(LowLatencyPart) + kRowGranuleBytes;
+    return bytes < fixed ? 0 : (bytes - fixed) / (entry_bytes + row_bytes);
   }
 };
 static_assert(sizeof(LowLatencyPart) == 48);

@@ -53,6 +53,30 @@ TEST(LowLatencyArea, RowHoldsFp8ValuesAndTheirScales) {
   }
 }
 
+TEST(LowLatencyPart, EntriesAndRowsFollowOneAnotherAndRowsAreAligned) {
+  LowLatencyPart part{.header = {.num_tokens = 5}, .entry_bytes = 8, .row_bytes = 272};
+  EXPECT_EQ(part.entry_offset(0), sizeof(LowLatencyPart));
+  EXPECT_EQ(part.entry_offset(4), sizeof(LowLatencyPart) + 32);
+  EXPECT_GE(part.row_offset(0), part.entry_offset(5));
+  EXPECT_EQ(part.row_offset(0) % kRowGranuleBytes, 0U);
+  EXPECT_EQ(part.row_offset(3), part.row_offset(0) + 3U * 272);
+  EXPECT_EQ(part.total_bytes(), part.row_offset(5));
+  part.header.num_tokens = 0;
+  EXPECT_EQ(part.total_bytes(), sizeof(LowLatencyPart));
+}
+
+TEST(LowLatencyPart, CapacityFitsAndOneMoreTokenDoesNotUnlessByItsAlignment) {
+  LowLatencyPart part{.header = {}, .entry_bytes = 24, .row_bytes = 272};
+  for (std::size_t bytes = 0; bytes < 4000; ++bytes) {
+    const std::size_t capacity = part.capacity(bytes);
+    part.header.num_tokens = static_cast<std::uint32_t>(capacity);
+    if (capacity > 0) {
+      EXPECT_LE(part.total_bytes(), bytes);
+    }
+    EXPECT_GT(part.total_bytes() + 24 + 272 + kRowGranuleBytes, bytes);
+  }
+}
+
 TEST(IsFirstForRank, HoldsForOneSelectionOfEachRank) {
   const ExpertMap map = ExpertMap::make(8, 4);  // two experts per rank
   const std::vector<int> ids = {5, -1, 4, 0, 1, 7};

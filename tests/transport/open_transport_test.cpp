@@ -3,8 +3,13 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
+#include <utility>
+#include <vector>
+
 #include "conformance/texts.hpp"
 #include "moelink/errors.hpp"
+#include "transport/chaos/chaos_transport.hpp"
 
 namespace moelink {
 namespace {
@@ -48,6 +53,32 @@ TEST(OpenTransport, NamesEveryFieldThatIsOutOfRange) {
       test::mentions(refusal("loopback", group, config),
                      {"num_counters is 5000", "num_epoch_lanes is 3", "max_outstanding is 0",
                       "max_regions is 0", "max_nics is 9", "all_gather"}));
+}
+
+std::unique_ptr<Transport> open_alone() {
+  return open_transport("loopback", lone_group(), {}, Deadline::after(std::chrono::seconds(10)));
+}
+
+TEST(TransportDecorator, TakesEveryTransportThatIsOpenedUntilItIsTakenBack) {
+  std::vector<Transport*> seen;
+  set_transport_decorator([&seen](std::unique_ptr<Transport> inner) {
+    seen.push_back(inner.get());
+    return inner;
+  });
+  const std::unique_ptr<Transport> first = open_alone();
+  const std::unique_ptr<Transport> second = open_alone();
+  set_transport_decorator({});
+  const std::unique_ptr<Transport> third = open_alone();
+  EXPECT_EQ(seen, (std::vector<Transport*>{first.get(), second.get()}));
+}
+
+TEST(TransportDecorator, MayPutAnotherTransportInItsPlace) {
+  set_transport_decorator(
+      [](std::unique_ptr<Transport> inner) { return make_chaos_transport(std::move(inner), {}); });
+  const std::string decorated = open_alone()->describe();
+  set_transport_decorator({});
+  EXPECT_NE(decorated, "loopback");
+  EXPECT_TRUE(test::mentions(decorated, {"loopback"}));
 }
 
 TEST(OpenTransport, LibfabricRefusesTheProviderThatHangsOrIsMissing) {
