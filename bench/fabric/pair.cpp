@@ -51,18 +51,40 @@ std::pair<UniqueFd, UniqueFd> make_sockets() {
   return {UniqueFd(ends[0]), UniqueFd(ends[1])};
 }
 
-[[noreturn]] void run_rank(Pair pair, const UniqueFd* report,
-                           const std::function<std::string(Pair&)>& body) {
+using Body = std::function<std::string(Pair& pair, int number)>;
+
+struct Job {
+  int num_pairs;
+  const Body& body;
+  UniqueFd result;
+  UniqueFd report;  // the other end
+};
+
+[[noreturn]] void run_process(Job& job, int number, Pair pair) {
   int code = 0;
+  job.result.reset();
+  if (number != 0) job.report.reset();
   try {
-    const std::string result = body(pair);
-    if (report != nullptr) write_text(report->get(), result);
+    const std::string result = job.body(pair, number);
+    if (number == 0) write_text(job.report.get(), result);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "rank %d: %s\n", pair.rank(), error.what());
+    std::fprintf(stderr, "process %d: %s\n", number, error.what());
     code = 1;
   }
   std::fflush(nullptr);
   ::_exit(code);
+}
+
+// Starts both processes of a pair.
+void start_pair(Job& job, int index, std::vector<pid_t>& children) {
+  auto [first, second] = make_sockets();
+  for (int side = 0; side < 2; ++side) {
+    children.push_back(::fork());
+    if (children.back() != 0) continue;
+    UniqueFd own = std::move(side == 0 ? first : second);
+    (side == 0 ? second : first).reset();
+    run_process(job, index + side * job.num_pairs, Pair(side, std::move(own)));
+  }
 }
 
 }  // namespace
@@ -74,26 +96,18 @@ std::vector<std::string> Pair::exchange(const std::string& own) {
   return {std::move(other), own};
 }
 
-std::string run_pair(const std::function<std::string(Pair&)>& body) {
+std::string run_pairs(int num_pairs, const Body& body) {
   std::fflush(nullptr);
-  auto [first, second] = make_sockets();
   auto [result, report] = make_sockets();
-  std::array<pid_t, 2> children{};
-  for (int rank = 0; rank < 2; ++rank) {
-    children[static_cast<std::size_t>(rank)] = ::fork();
-    if (children[static_cast<std::size_t>(rank)] != 0) continue;
-    UniqueFd own = std::move(rank == 0 ? first : second);
-    (rank == 0 ? second : first).reset();
-    run_rank(Pair(rank, std::move(own)), rank == 0 ? &report : nullptr, body);
-  }
-  first.reset();
-  second.reset();
-  report.reset();
+  Job job{num_pairs, body, std::move(result), std::move(report)};
+  std::vector<pid_t> children;
+  for (int i = 0; i < num_pairs; ++i) start_pair(job, i, children);
+  job.report.reset();
   std::string text;
   try {
-    text = read_text(result.get());
+    text = read_text(job.result.get());
   } catch (const std::runtime_error&) {
-    text.clear();  // the rank says why
+    text.clear();  // the process says why
   }
   bool failed = text.empty();
   for (const pid_t child : children) {
@@ -101,8 +115,12 @@ std::string run_pair(const std::function<std::string(Pair&)>& body) {
     ::waitpid(child, &status, 0);
     failed |= status != 0;
   }
-  if (failed) throw std::runtime_error("a process of the pair failed");
+  if (failed) throw std::runtime_error("a process failed");
   return text;
+}
+
+std::string run_pair(const std::function<std::string(Pair&)>& body) {
+  return run_pairs(1, [&](Pair& pair, int) { return body(pair); });
 }
 
 }  // namespace moelink::bench

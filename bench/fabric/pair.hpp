@@ -1,4 +1,4 @@
-// Two processes joined by a socket.
+// Processes joined by sockets, two by two.
 #pragma once
 
 #include <functional>
@@ -26,5 +26,10 @@ class Pair {
 // Runs `body` in two new processes; returns what rank 0 returned. Throws std::runtime_error if one
 // of them fails.
 std::string run_pair(const std::function<std::string(Pair&)>& body);
+
+// Runs `body` in 2 * num_pairs new processes; returns what number 0 returned, throws as run_pair.
+// Processes i and i + num_pairs are a pair. `number`: of the process.
+std::string run_pairs(int num_pairs,
+                      const std::function<std::string(Pair& pair, int number)>& body);
 
 }  // namespace moelink::bench
