@@ -22,8 +22,8 @@ struct GroupOptions {
   // Longest wait for the other ranks, in each collective of the group.
   std::chrono::milliseconds timeout{100'000};
   // Nodes of equal size, between which traffic takes the network: so many, also where hosts are
-  // fewer (emulated nodes). 0: MOELINK_NODES if set, else a node for each host, which the ranks tell
-  // each other when the group is made; they must be numbered host by host.
+  // fewer (emulated nodes). 0: MOELINK_NODES if set, else a node for each host, which the ranks
+  // tell each other when the group is made; they must be numbered host by host.
   int num_nodes = 0;
 };
 

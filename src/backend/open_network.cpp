@@ -17,8 +17,8 @@ namespace {
 
 constexpr const char* kWishes[] = {"auto", "libfabric", "loopback", "memory"};
 
-// Large enough for a network's full speed, measured over tcp and shm (docs/performance.md); several,
-// so that one is filled and one emptied while others travel.
+// Large enough for a network's full speed, measured over tcp and shm (docs/performance.md);
+// several, so that one is filled and one emptied while others travel.
 constexpr std::size_t kTokenSlotBytes = std::size_t{1} << 20;
 constexpr std::uint32_t kNumTokenSlots = 4;
 
@@ -93,8 +93,7 @@ int count_ranks_on_host(const Group& group, const Deadline& deadline) {
 std::unique_ptr<Network> open_network(const Group& group, NetworkPath path, int max_num_experts,
                                       const Deadline& deadline) {
   TransportGroup members{.rank = group.rank(), .num_ranks = group.num_ranks()};
-  members.all_gather = [&group](const std::string& blob, const char* what,
-                                const Deadline& until) {
+  members.all_gather = [&group](const std::string& blob, const char* what, const Deadline& until) {
     return group.bootstrap().all_gather(blob, what, until);
   };
   const TransportConfig config{.num_counters = num_message_counters(),

@@ -53,6 +53,7 @@ std::vector<OpeningTicket> exchange_tickets(const Group& group, const OpeningTic
     compare("MOELINK_NETWORK (0 auto, 1 libfabric, 2 loopback, 3 memory)", other.network,
             first.network);
     compare("network_path (1 hierarchical, 2 direct)", other.network_path, first.network_path);
+    compare("survival (0 raise, 1 mask)", other.survival, first.survival);
   }
   violations.throw_if_any();
   return tickets;

@@ -17,10 +17,11 @@ struct OpeningTicket {
   std::int64_t protocol_version = kProtocolVersion;
   std::int64_t max_num_experts = 0;
   std::int64_t num_nodes = 0;
-  std::uint64_t bytes = 0;  // of symmetric memory that the rank proposes; the least counts
+  std::uint64_t bytes = 0;        // of symmetric memory that the rank proposes; the least counts
   std::int64_t network = 0;       // what MOELINK_NETWORK says: 0 auto, 1 libfabric, 2 loopback,
                                   // 3 memory
   std::int64_t network_path = 0;  // NetworkPath
+  std::int64_t survival = 0;      // Survival
   DeviceKind device_kind = DeviceKind::kCpu;
   std::int32_t device = 0;
   std::int32_t num_devices = 0;  // that the rank's process sees; 0 on the CPU

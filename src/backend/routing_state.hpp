@@ -47,8 +47,8 @@ struct RelayedTokens {
   Placement placement(std::size_t first, int num_ranks, int num_topk) const {
     const std::size_t selection = first * static_cast<std::size_t>(num_topk);
     return {send_row.data() + first * static_cast<std::size_t>(num_ranks),
-            topk_owner.data() + selection, expert_row.empty() ? nullptr : &expert_row[0] + selection,
-            num_ranks, num_topk};
+            topk_owner.data() + selection,
+            expert_row.empty() ? nullptr : &expert_row[0] + selection, num_ranks, num_topk};
   }
 };
 

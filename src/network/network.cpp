@@ -76,13 +76,14 @@ std::span<std::byte> Network::try_slot(MessageChannel channel, Rank peer) {
   return memory_.bytes().subspan(slot, shape.capacity());
 }
 
-void Network::send(MessageChannel channel, Rank peer, std::size_t bytes,
-                   const Deadline& deadline) {
+void Network::send(MessageChannel channel, Rank peer, std::size_t bytes, const Deadline& deadline,
+                   Epoch epoch) {
   const Rank self = transport_->rank();
   const std::uint64_t number = ++ring(channel, peer).num_sent;
   const std::size_t slot = shape(channel).slot_offset(number);
   const std::size_t from = area_.sent_offset(self, peer, channel) + slot;
-  *reinterpret_cast<MessageHeader*>(memory_.at(from)) = {.number = number, .bytes = bytes};
+  *reinterpret_cast<MessageHeader*>(memory_.at(from)) = {
+      .number = number, .bytes = bytes, .epoch = epoch.value()};
   Put put = put_to(peer, from, area_.received_offset(peer, self, channel) + slot,
                    sizeof(MessageHeader) + bytes);
   put.arrival = message_key(channel, number);
@@ -114,6 +115,24 @@ const std::byte* Network::peek(MessageChannel channel, Rank source, std::size_t 
 
 std::size_t Network::peeked_bytes(MessageChannel channel, Rank source, std::size_t ahead) const {
   return received(channel, source, ring(channel, source).num_released + 1 + ahead).bytes;
+}
+
+Epoch Network::peeked_epoch(MessageChannel channel, Rank source, std::size_t ahead) const {
+  return Epoch(received(channel, source, ring(channel, source).num_released + 1 + ahead).epoch);
+}
+
+void Network::drop_before(Epoch epoch, MessageChannel channel, Rank source, std::size_t ahead,
+                          const Deadline& deadline) {
+  while (peek(channel, source, ahead) != nullptr) {
+    const Epoch theirs = peeked_epoch(channel, source, ahead);
+    if (theirs == epoch) return;
+    if (theirs > epoch) {
+      fail(ErrorCode::kPeerLost,
+           "rank {}: rank {} has gone on without this rank (it is at operation {}, not {})",
+           transport_->rank().value(), source.value(), theirs.value(), epoch.value());
+    }
+    release(channel, source, deadline);  // nothing of this operation has come before it
+  }
 }
 
 void Network::release(MessageChannel channel, Rank source, const Deadline& deadline) {

@@ -34,15 +34,22 @@ class Network {
 
   // Where the content of the next message goes; empty while the peer has to release older ones.
   std::span<std::byte> try_slot(MessageChannel channel, Rank peer);
-  // Sends the first `bytes` of what try_slot() gave. Waits for room in the transport.
-  void send(MessageChannel channel, Rank peer, std::size_t bytes, const Deadline& deadline);
+  // Sends the first `bytes` of what try_slot() gave. Waits for room in the transport. `epoch` comes
+  // with it.
+  void send(MessageChannel channel, Rank peer, std::size_t bytes, const Deadline& deadline,
+            Epoch epoch = Epoch(0));
 
   // The content of the oldest message that has not been released, or of one that comes so many
   // later; null if it has not arrived. It stays where it is until release(), which frees the
   // oldest.
   const std::byte* peek(MessageChannel channel, Rank source, std::size_t ahead = 0) const;
   std::size_t peeked_bytes(MessageChannel channel, Rank source, std::size_t ahead = 0) const;
+  Epoch peeked_epoch(MessageChannel channel, Rank source, std::size_t ahead = 0) const;
   void release(MessageChannel channel, Rank source, const Deadline& deadline);
+  // Releases what is left of operations before `epoch`, by a rank that was lost in one of them.
+  // Throws Error(kPeerLost) if the source is already at a later one.
+  void drop_before(Epoch epoch, MessageChannel channel, Rank source, std::size_t ahead,
+                   const Deadline& deadline);
   // Messages so far: a count that travels in another channel tells the order between the two.
   std::uint64_t num_sent(MessageChannel channel, Rank peer) const {
     return ring(channel, peer).num_sent;

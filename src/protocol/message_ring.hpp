@@ -16,7 +16,8 @@ namespace moelink {
 struct alignas(64) MessageHeader {
   std::uint64_t number = 0;  // counted from 1 for each pair of ranks and each channel
   std::uint64_t bytes = 0;   // of the content
-  std::uint64_t unused[6] = {};
+  std::uint64_t epoch = 0;   // of the operation that it belongs to, where that matters
+  std::uint64_t unused[5] = {};
 };
 static_assert(sizeof(MessageHeader) == 64);
 
@@ -88,7 +89,8 @@ struct MessageArea {
   MOELINK_HD constexpr std::size_t sent_offset(Rank owner, Rank peer,
                                                MessageChannel channel) const {
     const std::size_t index = peer_index(owner, peer, of(channel).peers);
-    return channel_offset(static_cast<std::size_t>(channel)) + 2 * index * ring(channel).ring_bytes();
+    return channel_offset(static_cast<std::size_t>(channel)) +
+           2 * index * ring(channel).ring_bytes();
   }
   MOELINK_HD constexpr std::size_t received_offset(Rank owner, Rank peer,
                                                    MessageChannel channel) const {
@@ -101,9 +103,9 @@ struct MessageArea {
  private:
   MOELINK_HD constexpr std::size_t num_peers(MessagePeers peers) const {
     const int num_other_nodes = topology.num_nodes - 1;
-    return static_cast<std::size_t>(
-        peers == MessagePeers::kRail ? num_other_nodes
-                                     : num_other_nodes * topology.ranks_per_node());
+    return static_cast<std::size_t>(peers == MessagePeers::kRail
+                                        ? num_other_nodes
+                                        : num_other_nodes * topology.ranks_per_node());
   }
   // Place of `peer` among those of `owner`.
   MOELINK_HD constexpr std::size_t peer_index(Rank owner, Rank peer, MessagePeers peers) const {

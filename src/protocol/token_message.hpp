@@ -33,19 +33,20 @@ struct TokenMessage {
   MOELINK_HD static constexpr TokenMessage make(const ReceiveShape& shape, std::size_t num_topk,
                                                 int group_size) {
     const bool is_new = shape.origin == RowOrigin::kSent;
-    return TokenMessage{
-        .row_bytes = shape.row_bytes,
-        .scale_bytes = shape.scale_bytes,
-        .num_ids = is_new ? num_topk : 0,
-        .num_weights = shape.weight_bytes > 0 ? num_topk : 0,
-        .num_masks = is_new ? (static_cast<std::size_t>(group_size) + 31) / 32 : 0};
+    return TokenMessage{.row_bytes = shape.row_bytes,
+                        .scale_bytes = shape.scale_bytes,
+                        .num_ids = is_new ? num_topk : 0,
+                        .num_weights = shape.weight_bytes > 0 ? num_topk : 0,
+                        .num_masks = is_new ? (static_cast<std::size_t>(group_size) + 31) / 32 : 0};
   }
 
   // Offsets inside an entry.
   MOELINK_HD constexpr std::size_t masks_offset() const { return num_masks > 0 ? 4 : 0; }
   MOELINK_HD constexpr std::size_t ids_offset() const { return masks_offset() + 4 * num_masks; }
   MOELINK_HD constexpr std::size_t weights_offset() const { return ids_offset() + 4 * num_ids; }
-  MOELINK_HD constexpr std::size_t entry_bytes() const { return weights_offset() + 4 * num_weights; }
+  MOELINK_HD constexpr std::size_t entry_bytes() const {
+    return weights_offset() + 4 * num_weights;
+  }
 
   // Offsets inside the content of a message of so many tokens.
   MOELINK_HD constexpr std::size_t entry_offset(std::size_t i) const {

@@ -28,8 +28,8 @@ struct HostIdentity {
   bool same_process(const HostIdentity& other) const;
 };
 
-// A node for each host. Throws Error(kUnsupported), alike at all ranks, unless the ranks are numbered
-// host by host, the same number on each.
+// A node for each host. Throws Error(kUnsupported), alike at all ranks, unless the ranks are
+// numbered host by host, the same number on each.
 Topology topology_of(const std::vector<HostIdentity>& identities);
 
 // Whether ranks can share memory, and how. All ranks come to the same conclusion.

@@ -16,8 +16,8 @@ std::vector<std::string> transport_kinds();
 std::unique_ptr<Transport> open_transport(const std::string& kind, const TransportGroup& group,
                                           const TransportConfig& config, const Deadline& deadline);
 
-// For tests: from now on all transports of this process pass through it as they are opened. An empty
-// one ends that.
+// For tests: from now on all transports of this process pass through it as they are opened. An
+// empty one ends that.
 using TransportDecorator = std::function<std::unique_ptr<Transport>(std::unique_ptr<Transport>)>;
 void set_transport_decorator(TransportDecorator decorator);
 

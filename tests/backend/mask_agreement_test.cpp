@@ -26,8 +26,8 @@ class MaskAgreement : public ::testing::Test {
       context->timeout = std::chrono::seconds(20);
       context->survival = Survival::kMask;
       context->control = ranks_.areas[rank.index()];
-      context->signals = std::make_unique<SignalBoard>(context->control, SignalBoard::Cores::kShared,
-                                                            Survival::kMask);
+      context->signals = std::make_unique<SignalBoard>(
+          context->control, SignalBoard::Cores::kShared, Survival::kMask);
       context->epoch = kEpoch;
       contexts_.push_back(std::move(context));
     }

@@ -1,5 +1,5 @@
-// The CPU backend with threads as ranks: of one node, and of emulated nodes over loopback and over a
-// network that does whatever a network may do.
+// The CPU backend with threads as ranks: of one node, and of emulated nodes over loopback and over
+// a network that does whatever a network may do.
 #include "conformance/buffer_conformance.hpp"
 #include "conformance/chaotic_ranks.hpp"
 #include "conformance/heap_tensors.hpp"

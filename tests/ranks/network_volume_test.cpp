@@ -44,8 +44,8 @@ TEST_P(NetworkVolume, IsOneRowForEachNodeOrRankThatTokensGoTo) {
     const Volume volume = volume_of(one.topology, group.rank(), received);
     const NetworkStatistics after_dispatch = rank.buffer.network_statistics();
     const std::uint64_t expected = direct ? volume.num_ranks : volume.num_nodes;
-    require(after_dispatch.num_dispatch_rows == expected, "{} rows crossed the network, expected {}",
-            after_dispatch.num_dispatch_rows, expected);
+    require(after_dispatch.num_dispatch_rows == expected,
+            "{} rows crossed the network, expected {}", after_dispatch.num_dispatch_rows, expected);
     require(after_dispatch.num_combine_rows == 0, "rows came back before the combine");
     rank.combine(one, received, {});
     const NetworkStatistics after_combine = rank.buffer.network_statistics();

@@ -90,14 +90,13 @@ WireSpan CombineOperation::publish_weights() {
 }
 
 void CombineOperation::open_sources(const Exchange& exchange) {
-  sources_ =
-      std::make_unique<PullSources>(context_, state_, exchange, context_.rank, row_bytes_);
+  sources_ = std::make_unique<PullSources>(context_, state_, exchange, context_.rank, row_bytes_);
   if (!context_.network) return;
-  relay_.reset(new Relay{
-      .wait = RelayWait(context_, Operation::kCombine, Stage::kSendBack, epoch_),
-      .combine = RelayCombine(context_, config_, exchange),
-      .partials = PartialSums(context_, state_, plan_partial_message(context_, config_),
-                              exchange.present)});
+  relay_.reset(
+      new Relay{.wait = RelayWait(context_, Operation::kCombine, Stage::kSendBack, epoch_),
+                .combine = RelayCombine(context_, config_, exchange),
+                .partials = PartialSums(context_, state_, plan_partial_message(context_, config_),
+                                        exchange.present)});
 }
 
 void CombineOperation::run_chunk(std::uint32_t chunk) {

@@ -51,7 +51,8 @@ void DispatchOperation::write_tokens(const RowWriter& writer, const TokenRows& t
 void DispatchOperation::send_with_relay(const TokenRows& tokens, const RowWriter& writer) {
   const std::int64_t num_tokens = call_.state->num_tokens;
   const std::int64_t slice = std::max<std::int64_t>(
-      1, static_cast<std::int64_t>(kRelaySliceBytes / std::max<std::size_t>(1, call_.shape.row_bytes)));
+      1, static_cast<std::int64_t>(kRelaySliceBytes /
+                                   std::max<std::size_t>(1, call_.shape.row_bytes)));
   RelayDispatch relay(context_, call_, tokens, writer, present_, epoch_);
   std::int64_t next = 0;
   while (next < num_tokens || !relay.is_done()) {

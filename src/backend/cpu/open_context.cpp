@@ -77,6 +77,13 @@ std::shared_ptr<Arena> make_result_arena(std::size_t capacity, const Deadline& d
 void connect_nodes(CpuContext& context, const Group& group, const BufferConfig& config,
                    const Deadline& deadline) {
   const NetworkPath path = choose_network_path(config);
+  if (path == NetworkPath::kHierarchical && config.survival == Survival::kMask) {
+    fail(
+        ErrorCode::kInvalidArgument,
+        "Buffer (rank {}): network_path is hierarchical and survival is mask, between {} nodes: "
+        "tokens cannot do without the rank that carries them, expected network_path direct or auto",
+        group.rank().value(), group.topology().num_nodes);
+  }
   context.relay = {.topology = group.topology(), .path = path};
   context.network = open_network(group, path, config.max_num_experts, deadline);
   context.remote =
@@ -101,13 +108,14 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
                            .num_nodes = group.topology().num_nodes,
                            .bytes = arena_capacity(config, group, control_bytes),
                            .network = wished_network(),
-                           .network_path = static_cast<std::int64_t>(choose_network_path(config))};
+                           .network_path = static_cast<std::int64_t>(choose_network_path(config)),
+                           .survival = static_cast<std::int64_t>(config.survival)};
   const std::size_t capacity = least_bytes(exchange_tickets(group, mine, deadline));
   const std::size_t region_bytes = align_up(control_bytes + capacity, kPage);
   const bool has_network = uses_network(group.topology());
-  auto memory = has_network ? open_node_memory(group.bootstrap(), group.topology(), region_bytes,
-                                               deadline)
-                            : open_symmetric_memory(group.bootstrap(), region_bytes, deadline);
+  auto memory = has_network
+                    ? open_node_memory(group.bootstrap(), group.topology(), region_bytes, deadline)
+                    : open_symmetric_memory(group.bootstrap(), region_bytes, deadline);
 
   const int num_cores = num_available_cores();
   const int num_here = has_network ? count_ranks_on_host(group, deadline) : group.num_ranks();
@@ -124,7 +132,8 @@ std::unique_ptr<CpuContext> open_cpu_context(const Group& group, const BufferCon
   context->arena = Arena::make(memory, control_bytes, capacity);
   context->results = make_result_arena(capacity, deadline);
   context->control = std::make_shared<ControlArea>(std::move(memory), layout);
-  context->signals = std::make_unique<SignalBoard>(context->control, context->cores, config.survival);
+  context->signals =
+      std::make_unique<SignalBoard>(context->control, context->cores, config.survival);
   if (has_network) connect_nodes(*context, group, config, deadline);
   return context;
 }

@@ -24,10 +24,10 @@ struct RowTarget {
 
 // Tokens of this rank, or of another one on whose behalf it forwards them.
 struct TokenRows {
-  const std::byte* payload = nullptr;  // of the first token; rows follow one another
-  std::optional<TensorView> scales;    // [tokens, S], any strides
-  TopkList topk;                       // may be empty
-  const float* weights = nullptr;      // [tokens, K]; may be null
+  const std::byte* payload = nullptr;           // of the first token; rows follow one another
+  std::optional<TensorView> scales;             // [tokens, S], any strides
+  TopkList topk;                                // may be empty
+  const float* weights = nullptr;               // [tokens, K]; may be null
   const std::int32_t* source_tokens = nullptr;  // their numbers at their source; null: 0, 1, ...
   Placement placement;
 };

@@ -42,10 +42,9 @@ void LowLatencyDispatch::read_messages() {
     message.num_tokens = header_of(context_, low_latency_, epoch_, source).num_tokens;
     message.entries =
         low_latency_.at(context_, context_.rank, area_.entry_offset(epoch_, source, 0));
-    message.rows =
-        context_.control->is_near(source)
-            ? low_latency_.at(context_, source, area_.outbox_offset(epoch_, TokenIdx(0)))
-            : low_latency_.far_outbox(source, epoch_);
+    message.rows = context_.control->is_near(source)
+                       ? low_latency_.at(context_, source, area_.outbox_offset(epoch_, TokenIdx(0)))
+                       : low_latency_.far_outbox(source, epoch_);
   }
 }
 

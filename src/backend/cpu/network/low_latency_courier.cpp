@@ -28,8 +28,7 @@ void LowLatencyCourier::send(Rank peer, const Letter& letter) {
 
 void LowLatencyCourier::send_parts(Rank peer, const Letter& letter) {
   const auto operation = static_cast<Operation>(letter.header.operation);
-  const Stage stage =
-      operation == Operation::kLowLatencyDispatch ? Stage::kSend : Stage::kSendBack;
+  const Stage stage = operation == Operation::kLowLatencyDispatch ? Stage::kSend : Stage::kSendBack;
   // Faults are known by the number of an operation that exchanges: this one is after all of those.
   RelayWait wait(context_, operation, stage, context_.epoch);
   LowLatencyPart part{.header = letter.header,
@@ -102,11 +101,12 @@ void LowLatencyCourier::check_part(Rank source, const LowLatencyPart& part,
                     part.entry_bytes <= area.entry_stride() &&
                     std::size_t{part.first} + part.header.num_tokens <= most;
   if (fits) return;
-  fail(ErrorCode::kInternal,
-       "low latency (rank {}): rank {} sent a message of {} bytes for tokens {} to {} that does not "
-       "fit the area",
-       context_.rank.value(), source.value(), num_bytes, part.first,
-       part.first + part.header.num_tokens);
+  fail(
+      ErrorCode::kInternal,
+      "low latency (rank {}): rank {} sent a message of {} bytes for tokens {} to {} that does not "
+      "fit the area",
+      context_.rank.value(), source.value(), num_bytes, part.first,
+      part.first + part.header.num_tokens);
 }
 
 void LowLatencyCourier::deliver_part(Rank source, const LowLatencyPart& part,
@@ -134,8 +134,10 @@ void LowLatencyCourier::take_tokens(Rank source, const LowLatencyPart& part,
     std::int32_t token = 0;
     std::memcpy(&token, entry, sizeof(token));
     const std::size_t place = part.first + i;
-    if (token < 0 || token >= area.max_tokens || place >= static_cast<std::size_t>(area.max_tokens)) {
-      fail(ErrorCode::kInternal, "low latency (rank {}): rank {} sent token {}, expected less than {}",
+    if (token < 0 || token >= area.max_tokens ||
+        place >= static_cast<std::size_t>(area.max_tokens)) {
+      fail(ErrorCode::kInternal,
+           "low latency (rank {}): rank {} sent token {}, expected less than {}",
            context_.rank.value(), source.value(), token, area.max_tokens);
     }
     std::memcpy(low_latency_.at(context_, context_.rank, area.entry_offset(epoch, source, place)),

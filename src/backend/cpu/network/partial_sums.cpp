@@ -38,11 +38,14 @@ bool PartialSums::collect() {
 }
 
 bool PartialSums::collect_from(Stream& stream) {
-  const Network& network = *context_.network;
-  bool any = false;
-  while (const std::byte* content = network.peek(kChannel, stream.carrier, stream.num_in_ring)) {
+  Network& network = *context_.network;
+  for (bool any = false;; any = true) {
+    network.drop_before(context_.epoch, kChannel, stream.carrier, stream.num_in_ring, deadline_);
+    const std::byte* const content = network.peek(kChannel, stream.carrier, stream.num_in_ring);
+    if (content == nullptr) return any;
     const std::size_t num_rows =
-        network.peeked_bytes(kChannel, stream.carrier, stream.num_in_ring) / message_.total_bytes(1);
+        network.peeked_bytes(kChannel, stream.carrier, stream.num_in_ring) /
+        message_.total_bytes(1);
     if (stream.num_arrived + num_rows > stream.tokens.size()) {
       fail(ErrorCode::kInternal, "combine (rank {}): rank {} sends back more than {} rows",
            context_.rank.value(), stream.carrier.value(), stream.tokens.size());
@@ -51,13 +54,12 @@ bool PartialSums::collect_from(Stream& stream) {
         {.first = stream.num_arrived, .num_rows = num_rows, .content = content});
     stream.num_arrived += num_rows;
     if (++stream.num_in_ring == network.area().ring(kChannel).num_slots) move_out_oldest(stream);
-    any = true;
   }
-  return any;
 }
 
 void PartialSums::move_out_oldest(Stream& stream) {
-  Message& oldest = *std::prev(stream.messages.end(), static_cast<std::ptrdiff_t>(stream.num_in_ring));
+  Message& oldest =
+      *std::prev(stream.messages.end(), static_cast<std::ptrdiff_t>(stream.num_in_ring));
   oldest.copy.assign(oldest.content, oldest.content + message_.total_bytes(oldest.num_rows));
   oldest.content = oldest.copy.data();
   context_.network->release(kChannel, stream.carrier, deadline_);

@@ -115,8 +115,8 @@ bool RelayCombine::send_some(Owner& owner, std::uint32_t chunk, const Deadline& 
   const std::span<std::byte> slot = context_.network->try_slot(kChannel, owner.rank);
   if (slot.empty()) return false;
   const std::int64_t begin = owner.left.begin;
-  const std::int64_t num_rows = std::min(owner.left.end - begin,
-                                         static_cast<std::int64_t>(message_.capacity(slot.size())));
+  const std::int64_t num_rows =
+      std::min(owner.left.end - begin, static_cast<std::int64_t>(message_.capacity(slot.size())));
   const std::size_t weights = message_.weights_offset(static_cast<std::size_t>(num_rows));
   const auto reduce = [&](IndexRange part) {
     for (std::int64_t i = part.begin; i < part.end; ++i) {
@@ -129,7 +129,8 @@ bool RelayCombine::send_some(Owner& owner, std::uint32_t chunk, const Deadline& 
   };
   context_.workers.run(num_rows, workers_for(context_, config_.stream), reduce);
   context_.network->send(kChannel, owner.rank,
-                         message_.total_bytes(static_cast<std::size_t>(num_rows)), deadline);
+                         message_.total_bytes(static_cast<std::size_t>(num_rows)), deadline,
+                         context_.epoch);
   context_.network->statistics().num_combine_rows += static_cast<std::uint64_t>(num_rows);
   owner.left.begin += num_rows;
   if (owner.left.begin == owner.left.end) {

@@ -31,13 +31,15 @@ RelayDispatch::RelayDispatch(CpuContext& context, const DispatchCall& call, cons
       writer_(writer),
       message_(TokenMessage::make(call.shape, static_cast<std::size_t>(call.state->num_topk),
                                   context.relay.group_size())),
+      epoch_(epoch),
       wait_(context, call.operation, Stage::kSend, epoch),
       num_workers_(workers_for(context, call.inputs.stream)) {
   const std::size_t limit = context.network->area().ring(kChannel).capacity();
   if (message_.capacity(limit) == 0) {
-    fail(ErrorCode::kUnsupported,
-         "{} (rank {}): a row of {} bytes does not fit a message between nodes, expected at most {}",
-         operation_name(call.operation), context.rank.value(), message_.row_bytes, limit);
+    fail(
+        ErrorCode::kUnsupported,
+        "{} (rank {}): a row of {} bytes does not fit a message between nodes, expected at most {}",
+        operation_name(call.operation), context.rank.value(), message_.row_bytes, limit);
   }
   const RelayPlan& plan = context.relay;
   for (int group = 0; group < plan.num_groups(); ++group) {
@@ -45,7 +47,8 @@ RelayDispatch::RelayDispatch(CpuContext& context, const DispatchCall& call, cons
     if (!plan.is_far(group, context.rank) || !present[carrier.index()]) continue;
     outgoing_.push_back({.carrier = carrier, .tokens = tokens_to_group(*call.state, plan, group)});
   }
-  if (!call.is_cached()) call.state->relayed.resize(static_cast<std::size_t>(plan.topology.num_ranks));
+  if (!call.is_cached())
+    call.state->relayed.resize(static_cast<std::size_t>(plan.topology.num_ranks));
   for (Rank source(0); source.value() < plan.topology.num_ranks; source = source.next()) {
     if (!plan.carries(context.rank, source) || !present[source.index()]) continue;
     const int own_group = plan.group_of(context.rank);
@@ -115,7 +118,7 @@ bool RelayDispatch::send_some(Outgoing& stream) {
   std::memcpy(slot.data(), &header, sizeof(header));
   pack(stream, num_tokens, slot.data());
   context_.network->send(kChannel, stream.carrier, message_.total_bytes(num_tokens),
-                         wait_.deadline());
+                         wait_.deadline(), epoch_);
   context_.network->statistics().num_dispatch_rows += num_tokens;
   stream.num_sent += num_tokens;
   stream.done = header.is_last != 0;
@@ -159,8 +162,8 @@ void RelayDispatch::pack_entry(const Outgoing& stream, std::int32_t token, std::
   }
   for (std::size_t k = 0; k < message_.num_ids; ++k) {
     const bool is_sent = own_.placement.owner_of(token, static_cast<int>(k)) >= 0;
-    const auto id = static_cast<std::int32_t>(
-        is_sent ? own_.topk.at(token, static_cast<int>(k)) : std::int64_t{kNoExpert});
+    const auto id = static_cast<std::int32_t>(is_sent ? own_.topk.at(token, static_cast<int>(k))
+                                                      : std::int64_t{kNoExpert});
     std::memcpy(entry + message_.ids_offset() + 4 * k, &id, sizeof(id));
   }
   if (message_.num_weights == 0) return;
@@ -170,6 +173,7 @@ void RelayDispatch::pack_entry(const Outgoing& stream, std::int32_t token, std::
 }
 
 bool RelayDispatch::forward_some(Incoming& stream) {
+  context_.network->drop_before(epoch_, kChannel, stream.source, 0, wait_.deadline());
   const std::byte* const content = context_.network->peek(kChannel, stream.source);
   if (content == nullptr) return false;
   TokenMessageHeader header;
@@ -217,13 +221,13 @@ void RelayDispatch::forward(Incoming& stream, const std::byte* content, std::siz
   TokenRows rows;
   rows.payload = content + message_.rows_offset(num_tokens);
   if (call_.inputs.scales) {
-    rows.scales = TensorView::contiguous(
-        const_cast<std::byte*>(content + message_.scales_offset(num_tokens)),
-        call_.inputs.scales->dtype, {count, call_.inputs.scales->shape[1]});
+    rows.scales =
+        TensorView::contiguous(const_cast<std::byte*>(content + message_.scales_offset(num_tokens)),
+                               call_.inputs.scales->dtype, {count, call_.inputs.scales->shape[1]});
   }
   if (message_.num_ids > 0) {
-    rows.topk = TopkList(TensorView::contiguous(ids_.data(), DType::kInt32,
-                                                {count, call_.state->num_topk}));
+    rows.topk = TopkList(
+        TensorView::contiguous(ids_.data(), DType::kInt32, {count, call_.state->num_topk}));
   }
   rows.weights = message_.num_weights > 0 ? weights_.data() : nullptr;
   rows.source_tokens = relayed.tokens.data() + first;

@@ -61,6 +61,7 @@ class RelayDispatch {
   TokenRows own_;
   const RowWriter& writer_;
   TokenMessage message_;
+  Epoch epoch_;
   RelayWait wait_;
   int num_workers_;
   std::vector<Outgoing> outgoing_;

@@ -60,8 +60,9 @@ void RemoteControl::send_masks(Rank peer, SignalValue round) {
   const auto num_ranks = static_cast<std::size_t>(control_->num_ranks());
   std::vector<std::uint8_t> flags(num_ranks);
   for (Rank rank(0); rank.value() < control_->num_ranks(); rank = rank.next()) {
-    flags[rank.index()] = control_->mask_flag(control_->rank(), round.epoch(), control_->rank(), rank)
-                              .load(std::memory_order_relaxed);
+    flags[rank.index()] =
+        control_->mask_flag(control_->rank(), round.epoch(), control_->rank(), rank)
+            .load(std::memory_order_relaxed);
   }
   const ControlMessage message{.kind = ControlKind::kMasks,
                                .channel = SignalChannel::kMasksPublished,

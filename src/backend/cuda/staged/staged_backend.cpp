@@ -49,11 +49,6 @@ TensorView view_of(const std::optional<Tensor>& tensor) {
   return tensor ? tensor->view : TensorView{};
 }
 
-std::optional<TensorView> maybe_view(const std::optional<Tensor>& tensor) {
-  if (!tensor) return std::nullopt;
-  return tensor->view;
-}
-
 }  // namespace
 
 bool needs_staging(const Group& group, const BufferConfig& config) {

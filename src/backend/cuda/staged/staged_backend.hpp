@@ -39,6 +39,7 @@ class StagedBackend final : public Backend {
   std::shared_ptr<const Routing> handle_for(const std::shared_ptr<const Routing>& on_host);
   std::shared_ptr<const LowLatencyRouting> handle_for(
       const std::shared_ptr<const LowLatencyRouting>& on_host);
+  void copy_received(const LowLatencyDispatchResult& to, const LowLatencyDispatchResult& from);
   // The valid rows of each group, as recv_count of the host's result says.
   void copy_valid_rows(const Tensor& device, const LowLatencyDispatchResult& on_host);
 

@@ -55,9 +55,8 @@ struct StagedCopies::Shared {
   // Behind what the last caller has enqueued, as its kernels may still use the memory.
   void give_back(void* memory) noexcept {
     const std::scoped_lock lock(mutex);
-    const bool in_order =
-        cudaEventRecord(released.get(), last_caller) == cudaSuccess &&
-        cudaStreamWaitEvent(stream.get(), released.get(), 0) == cudaSuccess;
+    const bool in_order = cudaEventRecord(released.get(), last_caller) == cudaSuccess &&
+                          cudaStreamWaitEvent(stream.get(), released.get(), 0) == cudaSuccess;
     if (!in_order) {  // the caller has destroyed its stream
       cudaGetLastError();
       cudaDeviceSynchronize();
@@ -118,9 +117,9 @@ Tensor StagedCopies::to_host(const TensorView& tensor) {
   Tensor copy{tensor, take_pinned(bytes)};
   copy.view.data = copy.storage.get();
   if (bytes == 0) return copy;
-  check_cuda(cudaMemcpyAsync(copy.view.data, tensor.data, bytes, cudaMemcpyDefault,
-                             shared_->stream.get()),
-             "copy a tensor to the host");
+  check_cuda(
+      cudaMemcpyAsync(copy.view.data, tensor.data, bytes, cudaMemcpyDefault, shared_->stream.get()),
+      "copy a tensor to the host");
   return copy;
 }
 

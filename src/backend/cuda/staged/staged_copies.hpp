@@ -13,6 +13,11 @@
 
 namespace moelink {
 
+inline std::optional<TensorView> maybe_view(const std::optional<Tensor>& tensor) {
+  if (!tensor) return std::nullopt;
+  return tensor->view;
+}
+
 // All copies of a buffer run on one stream of its own. Called by one thread at a time, but for the
 // release of tensors.
 class StagedCopies {

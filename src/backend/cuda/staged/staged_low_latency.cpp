@@ -5,15 +5,6 @@
 #include "protocol/low_latency_layout.hpp"
 
 namespace moelink {
-namespace {
-
-std::optional<TensorView> maybe_view(const std::optional<Tensor>& tensor) {
-  if (!tensor) return std::nullopt;
-  return tensor->view;
-}
-
-}  // namespace
-
 LowLatencyDispatchResult StagedBackend::low_latency_dispatch(
     const LowLatencyDispatchConfig& config) {
   const DeviceScope device(device_);
@@ -48,20 +39,7 @@ LowLatencyDispatchResult StagedBackend::low_latency_dispatch(
     const DeviceScope scope(device_number);
     on_host.hook();  // throws if this buffer has gone
     copies_.begin(options);
-    copy_valid_rows(result.recv_x, on_host);
-    const auto copy = [this](const std::optional<Tensor>& to, const std::optional<Tensor>& from) {
-      if (from) copies_.copy_to(to->view, from->view);
-    };
-    copy(result.recv_scales, on_host.recv_scales);
-    copy(result.recv_topk_idx, on_host.recv_topk_idx);
-    copy(result.recv_topk_weights, on_host.recv_topk_weights);
-    const LowLatencyRouting& to = *result.handle;
-    const LowLatencyRouting& from = *on_host.handle;
-    copy(to.src_info, from.src_info);
-    copy(to.layout_range, from.layout_range);
-    copy(to.src_topk, from.src_topk);
-    copy(to.recv_count, from.recv_count);
-    if (from.src_weight.defined()) copy(to.src_weight, from.src_weight);
+    copy_received(result, on_host);
     if (stats) copies_.copy_to(*config.recv_stats, stats->view);
     if (cost) copies_.copy_to(*config.wait_cost, cost->view);
     return copies_.end(options);
@@ -75,6 +53,22 @@ LowLatencyDispatchResult StagedBackend::low_latency_dispatch(
   }
   result.event = receive(config.stream);
   return result;
+}
+
+void StagedBackend::copy_received(const LowLatencyDispatchResult& to,
+                                  const LowLatencyDispatchResult& from) {
+  const auto copy = [this](const std::optional<Tensor>& device, const std::optional<Tensor>& host) {
+    if (host && host->defined()) copies_.copy_to(device->view, host->view);
+  };
+  copy_valid_rows(to.recv_x, from);
+  copy(to.recv_scales, from.recv_scales);
+  copy(to.recv_topk_idx, from.recv_topk_idx);
+  copy(to.recv_topk_weights, from.recv_topk_weights);
+  copy(to.handle->src_info, from.handle->src_info);
+  copy(to.handle->layout_range, from.handle->layout_range);
+  copy(to.handle->src_topk, from.handle->src_topk);
+  copy(to.handle->src_weight, from.handle->src_weight);
+  copy(to.handle->recv_count, from.handle->recv_count);
 }
 
 std::shared_ptr<const LowLatencyRouting> StagedBackend::handle_for(
@@ -128,8 +122,8 @@ LowLatencyCombineResult StagedBackend::low_latency_combine(const LowLatencyCombi
   } else {
     result.combined_x = copies_.make(on_host.combined_x.view);
   }
-  const auto receive = [this, device_number = device_, x, topk_idx, weights, cost, config,
-                        on_host, result](const StreamOptions& options) {
+  const auto receive = [this, device_number = device_, x, topk_idx, weights, cost, config, on_host,
+                        result](const StreamOptions& options) {
     const DeviceScope scope(device_number);
     on_host.hook();  // throws if this buffer has gone
     copies_.begin(options);
