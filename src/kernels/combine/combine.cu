@@ -104,7 +104,7 @@ __device__ void move_rows(const CombineParams& params, const CombinePlan& plan, 
     }
   }
   const int index = warp * plan.num_blocks + block;
-  pull_rows<Shape>(params, plan, pipe, index, {pull_board, num_pull_warps, plan.num_blocks});
+  pull_rows<Shape>(params, plan, pipe, index, pull_board);
 }
 
 // All threads of the last block: the peers' tensors are theirs again when all ranks have read

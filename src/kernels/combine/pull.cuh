@@ -82,11 +82,7 @@ class PullWork {
  public:
   __device__ PullWork(const CombineParams& params, const CombinePlan& plan, int index,
                       StagedChunks& staged)
-      : params_(params),
-        plan_(plan),
-        staged_(staged),
-        pieces_(plan, index),
-        cursor_(params.num_tokens, staged.ring().num_chunks) {
+      : params_(params), plan_(plan), staged_(staged), pieces_(plan, index), cursor_(params) {
     if (!done()) sources_.restart(params_, pieces_.row());
   }
 
@@ -97,19 +93,19 @@ class PullWork {
   }
   __device__ bool is_ready(Patience patience) {
 #pragma unroll 1
-    while (cursor_.is_before(pieces_.row())) cursor_.advance();
+    while (cursor_.is_before(pieces_.row())) cursor_.advance(params_);
     return staged_.has(cursor_.chunk(), patience);
   }
   __device__ bool begin() {
 #pragma unroll 1
-    for (; cursor_.is_before(pieces_.row()); cursor_.advance()) {
+    for (; cursor_.is_before(pieces_.row()); cursor_.advance(params_)) {
       if (!staged_.release(cursor_.chunk())) return false;
     }
     return true;
   }
   __device__ bool end() {
 #pragma unroll 1
-    for (; !cursor_.is_behind_all(); cursor_.advance()) {
+    for (; !cursor_.is_behind_all(params_); cursor_.advance(params_)) {
       if (!staged_.release(cursor_.chunk())) return false;
     }
     return true;
@@ -169,17 +165,12 @@ __device__ inline float combined_weight(const CombineParams& params, std::int64_
     return owner < 0 ? 0.0F : weights_of(owner)[params.routing.expert_row[i]];
   }
   const int num_ranks = params.domain.num_ranks();
-  const int per_node = params.domain.topology.ranks_per_node();
   const std::int64_t token = i / params.num_topk;
   float sum = 0.0F;
-  float node_sum = 0.0F;  // nodes are summed first, as where a network lies between them
 #pragma unroll 1
   for (int rank = 0; rank < num_ranks; ++rank) {
     const std::int64_t row = params.routing.send_row[token * num_ranks + rank];
-    if (row >= 0) node_sum += weights_of(rank)[row * params.num_topk + i % params.num_topk];
-    if ((rank + 1) % per_node != 0) continue;
-    sum += node_sum;
-    node_sum = 0.0F;
+    if (row >= 0) sum += weights_of(rank)[row * params.num_topk + i % params.num_topk];
   }
   return sum;
 }
@@ -199,9 +190,9 @@ __device__ inline void combine_weights(const CombineParams& params, int index, i
 // that all has been read.
 template <class Shape>
 __device__ void pull_rows(const CombineParams& params, const CombinePlan& plan, PullPipe& pipe,
-                          int index, const PullCrew& crew) {
+                          int index, PullBoard& board) {
   combine_weights(params, index, plan.pulling.num_warps);
-  StagedChunks staged(params.domain, crew);
+  StagedChunks staged(params.domain, plan, board);
   std::uint32_t step = 0;
   reduce_rows<Shape>(PullWork(params, plan, index, staged), pipe, step);
 }

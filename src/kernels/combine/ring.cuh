@@ -6,6 +6,7 @@
 #include "device/domain.hpp"
 #include "device/memory_order.cuh"
 #include "device/wait.cuh"
+#include "kernels/combine/params.hpp"
 #include "kernels/exchange/exchange.cuh"
 #include "protocol/staging_plan.hpp"
 
@@ -79,26 +80,20 @@ struct PullBoard {
   std::uint32_t num_staged;                      // chunks, as far as a warp has seen
 };
 
-// Who pulls.
-struct PullCrew {
-  PullBoard& board;
-  int num_warps;   // of this block that pull
-  int num_blocks;  // of the grid that have such warps
-};
-
 // One warp, when it has read its rows of `chunk`; the last one tells all ranks. Relaxed: the rows
 // are in this SM, and nothing was written that others should see. A fence of each warp, which waits
 // for everything under way on its SM, would cost microseconds.
-__device__ inline void pass_consumed(const Domain& domain, std::uint32_t chunk,
-                                     const PullCrew& crew) {
+__device__ inline void pass_consumed(const Domain& domain, const CombinePlan& plan,
+                                     std::uint32_t chunk, PullBoard& board) {
   constexpr std::uint32_t kSlots = StagingRing::kNumSlots;
   __syncwarp();
   int last = 0;
   if (threadIdx.x % warpSize == 0) {
-    last = is_last_to_pass<cuda::thread_scope_block>(crew.board.passed[chunk % kSlots],
-                                                     crew.num_warps, cuda::memory_order_relaxed) &&
+    last = is_last_to_pass<cuda::thread_scope_block>(board.passed[chunk % kSlots],
+                                                     CombineRoles::kNumWarps - plan.num_stage_warps,
+                                                     cuda::memory_order_relaxed) &&
            is_last_to_pass<cuda::thread_scope_device>(domain.local->num_consumed[chunk % kSlots],
-                                                      crew.num_blocks, cuda::memory_order_relaxed);
+                                                      plan.num_blocks, cuda::memory_order_relaxed);
   }
   if (__shfl_sync(~0U, last, 0) == 0) return;
   signal_chunk(domain, SignalChannel::kConsumed, chunk);
@@ -119,51 +114,62 @@ __device__ inline void pass_staged(const Domain& domain, std::uint32_t chunk, in
   signal_chunk(domain, SignalChannel::kStaged, chunk);
 }
 
-// Which chunk the tokens of a warp belong to; they come in ascending order.
+// Which chunk the tokens of a warp belong to; they come in ascending order. Without chunks all
+// belong to one that nobody has to wait for.
 class ChunkCursor {
  public:
-  // `num_chunks` may be 0: all tokens belong to one chunk that nobody has to wait for.
-  __device__ ChunkCursor(std::int64_t num_tokens, std::uint32_t num_chunks)
-      : num_tokens_(static_cast<int>(num_tokens)),
-        num_chunks_(num_chunks > 0 ? num_chunks : 1),
-        end_(first_token(1)) {}
+  __device__ explicit ChunkCursor(const CombineParams& params) : end_(first_token(params, 1)) {}
 
   __device__ std::uint32_t chunk() const { return chunk_; }
   __device__ int begin() const { return begin_; }  // first token
   __device__ bool is_before(int token) const { return token >= end_; }
-  __device__ bool is_behind_all() const { return chunk_ >= num_chunks_; }
-  __device__ void advance() {
+  __device__ bool is_behind_all(const CombineParams& params) const {
+    return chunk_ >= num_chunks(params);
+  }
+  __device__ void advance(const CombineParams& params) {
     begin_ = end_;
     ++chunk_;
-    if (chunk_ < num_chunks_) end_ = first_token(chunk_ + 1);
+    if (chunk_ < num_chunks(params)) end_ = first_token(params, chunk_ + 1);
   }
 
  private:
-  __device__ int first_token(std::uint32_t chunk) const {
-    return static_cast<int>(chunk_begin(num_tokens_, chunk, num_chunks_));
+  // Looked up again each time: a register would be taken all the time.
+  static __device__ std::uint32_t num_chunks(const CombineParams& params) {
+    return max(params.domain.local->ring.num_chunks, 1U);
+  }
+  static __device__ int first_token(const CombineParams& params, std::uint32_t chunk) {
+    return static_cast<int>(chunk_begin(params.num_tokens, chunk, num_chunks(params)));
   }
 
-  int num_tokens_;
-  std::uint32_t num_chunks_;
   std::uint32_t chunk_ = 0;
   int begin_ = 0;
   int end_;
 };
 
+// One warp: how many chunks all ranks that stage have staged (acquire); 0 if `chunk` does not come.
+__device__ inline std::uint32_t count_staged(const Domain& domain, std::uint32_t chunk,
+                                             Patience patience) {
+  // This rank too, even if it reads its own rows elsewhere: that keeps its warps together.
+  const auto stages = [&](int rank) { return domain.peers[rank].source == CombineSource::kStaged; };
+  const std::uint32_t seen = look_at_progress(domain, stages, SignalChannel::kStaged);
+  if (chunk < seen || patience == Patience::kLookOnce) return seen;
+  return await_progress(domain, stages, SignalChannel::kStaged, chunk + 1) ? chunk + 1 : 0;
+}
+
 // What one pulling warp knows of the chunks that the ranks have staged for it.
 class StagedChunks {
  public:
-  __device__ StagedChunks(const Domain& domain, const PullCrew& crew)
-      : domain_(domain), crew_(crew), num_known_(ring().num_chunks == 0 ? ~0U : 0) {}
+  __device__ StagedChunks(const Domain& domain, const CombinePlan& plan, PullBoard& board)
+      : domain_(domain), plan_(plan), board_(board), num_known_(ring().num_chunks == 0 ? ~0U : 0) {}
 
   // Whether all ranks that stage have staged `chunk` (acquire, for bulk copies too).
   __device__ bool has(std::uint32_t chunk, Patience patience) {
     if (chunk < num_known_) return true;
     // A look at the ranks takes its time: the first warp to look does so for its block.
-    const cuda::atomic_ref<std::uint32_t, cuda::thread_scope_block> known(crew_.board.num_staged);
+    const cuda::atomic_ref<std::uint32_t, cuda::thread_scope_block> known(board_.num_staged);
     num_known_ = known.load(cuda::memory_order_acquire);
     if (chunk >= num_known_) {
-      num_known_ = find_out(chunk, patience);
+      num_known_ = count_staged(domain_, chunk, patience);
       if (threadIdx.x % warpSize == 0) {
         known.fetch_max(num_known_, cuda::memory_order_release);
       }
@@ -176,25 +182,15 @@ class StagedChunks {
   __device__ bool release(std::uint32_t chunk) {
     if (ring().num_chunks == 0) return true;
     if (!has(chunk, Patience::kUntilDeadline)) return false;
-    pass_consumed(domain_, chunk, crew_);
+    pass_consumed(domain_, plan_, chunk, board_);
     return true;
   }
   __device__ const StagingRing& ring() const { return domain_.local->ring; }
 
  private:
-  // The number of chunks that have been staged; 0 if `chunk` does not come.
-  __device__ std::uint32_t find_out(std::uint32_t chunk, Patience patience) const {
-    // This rank too, even if it reads its own rows elsewhere: that keeps its warps together.
-    const auto stages = [this](int rank) {
-      return domain_.peers[rank].source == CombineSource::kStaged;
-    };
-    const std::uint32_t seen = look_at_progress(domain_, stages, SignalChannel::kStaged);
-    if (chunk < seen || patience == Patience::kLookOnce) return seen;
-    return await_progress(domain_, stages, SignalChannel::kStaged, chunk + 1) ? chunk + 1 : 0;
-  }
-
   const Domain& domain_;
-  const PullCrew& crew_;
+  const CombinePlan& plan_;
+  PullBoard& board_;
   std::uint32_t num_known_;
 };
 

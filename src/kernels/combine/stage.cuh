@@ -204,7 +204,7 @@ struct StageBoard {
 
   // Of the first 32 owners, for the chunks that are looked up at a time; see OwnerRows.
   std::int32_t rows_before[kNumChunks][32];
-  bool may_stage[2];  // chunk c: [c % 2]
+  std::uint32_t gave_up[2];  // 1: chunk c, [c % 2], cannot be staged
 };
 
 // The warps of a block that stage. The first one leads: it looks up where a chunk begins and waits
@@ -221,7 +221,7 @@ struct StageCrew {
   __device__ void open(std::uint32_t chunk) const { device::arrive(opened(chunk), size()); }
   __device__ bool await_opened(std::uint32_t chunk) const {
     device::meet(opened(chunk), size());
-    return board.may_stage[chunk % 2];
+    return board.gave_up[chunk % 2] == 0;
   }
   // The others have staged a chunk; the leader goes on.
   __device__ void close(std::uint32_t chunk) const { device::arrive(closed(chunk), size()); }
@@ -246,7 +246,7 @@ __device__ inline bool open_chunk(const CombineParams& params, const OwnerRows& 
   const bool is_free =
       chunk < kSlots ||
       await_progress(params.domain, all, SignalChannel::kConsumed, chunk + 1 - kSlots);
-  if (lane == 0) board.may_stage[chunk % 2] = is_free;
+  if (lane == 0 && !is_free) board.gave_up[chunk % 2] = 1;
   __syncwarp();
   crew.open(chunk);
   return is_free;
@@ -258,7 +258,9 @@ __device__ inline void lead_staging(const CombineParams& params, const StageCrew
   const std::uint32_t num_chunks = domain.local->ring.num_chunks;
   if (num_chunks == 0) return;
   const OwnerRows owners = OwnerRows::of(params, 0);
-  crew.board.rows_before[0][threadIdx.x % warpSize] = 0;
+  const int lane = static_cast<int>(threadIdx.x % warpSize);
+  crew.board.rows_before[0][lane] = 0;
+  if (lane < 2) crew.board.gave_up[lane] = 0;
   bool is_open = open_chunk(params, owners, 0, crew);
 #pragma unroll 1
   for (std::uint32_t chunk = 0; chunk < num_chunks && is_open; ++chunk) {
