@@ -36,7 +36,7 @@ if [[ -n "${SANITIZER:-}" ]]; then
   sanitizer=(compute-sanitizer --tool "$SANITIZER" --target-processes all --error-exitcode 86)
   seconds_per_test="${SECONDS_PER_TEST:-580}"
   export MOELINK_TEST_TIMEOUT_SECONDS="${MOELINK_TEST_TIMEOUT_SECONDS:-300}"
-  export MOELINK_TEST_ROUNDS="${MOELINK_TEST_ROUNDS:-3}"
+  export MOELINK_TEST_ROUNDS="${MOELINK_TEST_ROUNDS:-3}" MOELINK_TEST_SANITIZER=1
 fi
 : >"$results"
 
