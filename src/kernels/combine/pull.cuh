@@ -165,12 +165,17 @@ __device__ inline float combined_weight(const CombineParams& params, std::int64_
     return owner < 0 ? 0.0F : weights_of(owner)[params.routing.expert_row[i]];
   }
   const int num_ranks = params.domain.num_ranks();
+  const int per_node = params.domain.topology.ranks_per_node();
   const std::int64_t token = i / params.num_topk;
   float sum = 0.0F;
+  float node_sum = 0.0F;  // nodes are summed first, as where a network lies between them
 #pragma unroll 1
   for (int rank = 0; rank < num_ranks; ++rank) {
     const std::int64_t row = params.routing.send_row[token * num_ranks + rank];
-    if (row >= 0) sum += weights_of(rank)[row * params.num_topk + i % params.num_topk];
+    if (row >= 0) node_sum += weights_of(rank)[row * params.num_topk + i % params.num_topk];
+    if ((rank + 1) % per_node != 0) continue;
+    sum += node_sum;
+    node_sum = 0.0F;
   }
   return sum;
 }
