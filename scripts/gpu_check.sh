@@ -11,7 +11,9 @@
 # environment leaves the benchmarks out; BENCH_LL: options of the low latency one, "none" leaves it
 # out. SANITIZER=memcheck, racecheck, initcheck or synccheck in the environment runs the C++ tests
 # under that tool of compute-sanitizer, which makes them many times slower: choose few with
-# TEST_PATTERN, with PYTHON_TESTS=none and BENCH=none. MPS=none starts no daemon.
+# TEST_PATTERN, with PYTHON_TESTS=none and BENCH=none. MPS=none starts no daemon. NODES=none leaves
+# out the buffer tests on two emulated nodes, which run with all tests or if TEST_PATTERN names
+# BufferConformance.
 # Leaves tests.txt, python.txt, bench.json and bench_ll.json in the folder and prints a short
 # summary last.
 set -uo pipefail
@@ -98,6 +100,11 @@ CUDA_MPS_PIPE_DIRECTORY="$(mktemp -d)"
 CUDA_MPS_LOG_DIRECTORY="$(mktemp -d)"
 if [[ "${MPS:-}" != none ]]; then nvidia-cuda-mps-control -d; fi
 run_tests processes
+# Once more as two emulated nodes, between which a network lies: tensors pass through the host.
+if [[ "${NODES:-}" != none && ("$pattern" == . || "$pattern" == *BufferConformance*) ]]; then
+  echo "on two nodes, over libfabric:" | tee -a "$results"
+  MOELINK_TEST_NODES=2 MOELINK_NETWORK=libfabric pattern=BufferConformance run_tests processes
+fi
 run_python_tests
 if [[ "${BENCH:-}" != none && "${BENCH_LL:-}" != none ]]; then
   # shellcheck disable=SC2086 # options are separate words
