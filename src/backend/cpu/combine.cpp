@@ -26,6 +26,7 @@ CombineOperation::CombineOperation(CpuContext& context, const CombineConfig& con
       state_(config.handle->state()),
       row_bytes_(static_cast<std::size_t>(config.x.shape[1]) * dtype_size(config.x.dtype)),
       num_chunks_(1) {
+  if (context.network) plan_partial_message(context, config);  // refuses rows before all else
   if (config.out) {
     result_.combined_x.view = *config.out;
   } else {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "backend/cpu/network/relay_dispatch.hpp"
 #include "base/check.hpp"
 #include "base/trace_scope.hpp"
 
@@ -21,6 +22,7 @@ std::shared_ptr<DispatchOperation> DispatchOperation::make(CpuContext& context,
 DispatchOperation::DispatchOperation(CpuContext& context, DispatchCall call)
     : context_(context), call_(std::move(call)) {
   if (call_.inputs.topk_idx) topk_ = TopkList(*call_.inputs.topk_idx);
+  if (context.network) plan_token_message(context, call_);  // refuses rows before anything is sent
 }
 
 void DispatchOperation::reserve() {

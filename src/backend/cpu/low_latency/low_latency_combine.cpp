@@ -16,6 +16,8 @@ namespace moelink {
 namespace {
 
 constexpr Operation kOperation = Operation::kLowLatencyCombine;
+// Of a message between nodes: token and k.
+constexpr std::size_t kReturnEntryBytes = 2 * sizeof(std::int32_t);
 
 }  // namespace
 
@@ -31,6 +33,9 @@ LowLatencyCombine::LowLatencyCombine(CpuContext& context, LowLatencyContext& low
       slot_(low_latency, context.rank, kOperation),
       arrived_(static_cast<std::size_t>(context.num_ranks())),
       contributes_(arrived_) {
+  if (context.courier) {
+    context.courier->require_fit(kOperation, kReturnEntryBytes, area_.hidden * 2);
+  }
   if (config.out) {
     result_.combined_x.view = *config.out;
     return;
@@ -153,7 +158,7 @@ void LowLatencyCombine::send_far(Rank owner, const std::vector<Return>& returns,
     write_return(returns[i], row);
   };
   context_.courier->send(owner, {.header = header,
-                                 .entry_bytes = 2 * sizeof(std::int32_t),
+                                 .entry_bytes = kReturnEntryBytes,
                                  .row_bytes = area_.hidden * 2,
                                  .write = write});
 }

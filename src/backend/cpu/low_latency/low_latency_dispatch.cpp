@@ -43,6 +43,9 @@ LowLatencyDispatch::LowLatencyDispatch(CpuContext& context, LowLatencyContext& l
       slot_(low_latency, context.rank, kOperation),
       routing_(std::make_shared<LowLatencyRouting>()),
       arrived_(static_cast<std::size_t>(context.num_ranks())) {
+  if (context.courier) {
+    context.courier->require_fit(kOperation, area_.entry_stride(), wire_row_bytes());
+  }
   make_routing_tensors();
   make_row_tensors();
 }

@@ -14,6 +14,18 @@ constexpr MessageChannel kChannel = MessageChannel::kLowLatency;
 
 }  // namespace
 
+void LowLatencyCourier::require_fit(Operation operation, std::size_t entry_bytes,
+                                    std::size_t row_bytes) const {
+  const LowLatencyPart part{.header = {},
+                            .entry_bytes = static_cast<std::uint32_t>(entry_bytes),
+                            .row_bytes = static_cast<std::uint32_t>(row_bytes)};
+  const std::size_t limit = context_.network->area().ring(kChannel).capacity();
+  if (part.capacity(limit) > 0) return;
+  fail(ErrorCode::kUnsupported,
+       "{} (rank {}): a row of {} bytes does not fit a message between nodes, expected at most {}",
+       operation_name(operation), context_.rank.value(), row_bytes, limit);
+}
+
 void LowLatencyCourier::send(Rank peer, const Letter& letter) {
   try {
     send_parts(peer, letter);

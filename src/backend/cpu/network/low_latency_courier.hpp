@@ -27,6 +27,8 @@ class LowLatencyCourier {
     // Writes the entry and the row of one of its tokens.
     std::function<void(std::size_t i, std::byte* entry, std::byte* row)> write;
   };
+  // Throws Error(kUnsupported) if a token does not fit a message.
+  void require_fit(Operation operation, std::size_t entry_bytes, std::size_t row_bytes) const;
   // Waits for room. Throws Error(kPeerLost) or Error(kTimeout); with Survival::kMask masks the peer
   // instead.
   void send(Rank peer, const Letter& letter);

@@ -23,24 +23,26 @@ void gather_row(const TensorView& tensor, std::int64_t row, std::byte* out) {
 
 }  // namespace
 
+TokenMessage plan_token_message(const CpuContext& context, const DispatchCall& call) {
+  const TokenMessage message = TokenMessage::make(
+      call.shape, static_cast<std::size_t>(call.state->num_topk), context.relay.group_size());
+  const std::size_t limit = context.network->area().ring(kChannel).capacity();
+  if (message.capacity(limit) > 0) return message;
+  fail(ErrorCode::kUnsupported,
+       "{} (rank {}): a row of {} bytes does not fit a message between nodes, expected at most {}",
+       operation_name(call.operation), context.rank.value(), message.row_bytes, limit);
+}
+
 RelayDispatch::RelayDispatch(CpuContext& context, const DispatchCall& call, const TokenRows& own,
                              const RowWriter& writer, const std::vector<bool>& present, Epoch epoch)
     : context_(context),
       call_(call),
       own_(own),
       writer_(writer),
-      message_(TokenMessage::make(call.shape, static_cast<std::size_t>(call.state->num_topk),
-                                  context.relay.group_size())),
+      message_(plan_token_message(context, call)),
       epoch_(epoch),
       wait_(context, call.operation, Stage::kSend, epoch),
       num_workers_(workers_for(context, call.inputs.stream)) {
-  const std::size_t limit = context.network->area().ring(kChannel).capacity();
-  if (message_.capacity(limit) == 0) {
-    fail(
-        ErrorCode::kUnsupported,
-        "{} (rank {}): a row of {} bytes does not fit a message between nodes, expected at most {}",
-        operation_name(call.operation), context.rank.value(), message_.row_bytes, limit);
-  }
   const RelayPlan& plan = context.relay;
   for (int group = 0; group < plan.num_groups(); ++group) {
     const Rank carrier = plan.carrier(group, context.rank);

@@ -14,11 +14,14 @@
 
 namespace moelink {
 
+// What the messages of a dispatch look like. Throws Error(kUnsupported) if a token does not fit
+// one.
+TokenMessage plan_token_message(const CpuContext& context, const DispatchCall& call);
+
 // Sends this rank's tokens to the carriers of other groups, and forwards what it carries itself.
 class RelayDispatch {
  public:
-  // `own`: this rank's tokens; `present`: by rank, whether it takes part. Throws
-  // Error(kUnsupported) if a token is larger than a message.
+  // `own`: this rank's tokens; `present`: by rank, whether it takes part.
   RelayDispatch(CpuContext& context, const DispatchCall& call, const TokenRows& own,
                 const RowWriter& writer, const std::vector<bool>& present, Epoch epoch);
 
