@@ -230,6 +230,11 @@ void bind_buffer(nb::module_& m) {
              return self.call("memory_statistics",
                               [](Buffer& buffer) { return buffer.memory_statistics(); });
            })
+      .def("network_statistics",
+           [](BoundBuffer& self) {
+             return self.call("network_statistics",
+                              [](Buffer& buffer) { return buffer.network_statistics(); });
+           })
       .def("last_stage_times", &stage_times)
       .def("close", &BoundBuffer::close)
       .def("abandon", &BoundBuffer::abandon)

@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
 
+#include "backend/open_network.hpp"
 #include "bindings.hpp"
 #include "fields.hpp"
 #include "moelink/routing.hpp"
@@ -29,6 +30,14 @@ void bind_survival(nb::module_& m) {
       .value("MASK", Survival::kMask);
 }
 
+void bind_network_path(nb::module_& m) {
+  nb::enum_<NetworkPath>(m, "NetworkPath", "How high-throughput tokens cross the network.")
+      .value("AUTO", NetworkPath::kAuto)
+      .value("HIERARCHICAL", NetworkPath::kHierarchical)
+      .value("DIRECT", NetworkPath::kDirect);
+  m.def("choose_network_path", &choose_network_path, nb::arg("config"));
+}
+
 void bind_device(nb::module_& m) {
   nb::enum_<DeviceKind>(m, "DeviceKind", "Kind of a device.")
       .value("CPU", DeviceKind::kCpu)
@@ -51,6 +60,7 @@ void bind_buffer_config(nb::module_& m) {
       .def_rw("max_num_experts", &BufferConfig::max_num_experts)
       .def_rw("num_workers", &BufferConfig::num_workers)
       .def_rw("survival", &BufferConfig::survival)
+      .def_rw("network_path", &BufferConfig::network_path)
       .def_prop_rw(
           "stage_clock",
           [](const BufferConfig& self) { return self.stage_clock == StageClock::kOn; },
@@ -99,6 +109,7 @@ void bind_dispatch_configs(nb::module_& m) {
 void bind_config(nb::module_& m) {
   bind_enums(m);
   bind_survival(m);
+  bind_network_path(m);
   bind_device(m);
   bind_buffer_config(m);
   bind_dispatch_configs(m);

@@ -39,6 +39,11 @@ void bind_results(nb::module_& m) {
       .def_ro("capacity_bytes", &MemoryStatistics::capacity_bytes)
       .def_ro("num_window_misses", &MemoryStatistics::num_window_misses)
       .def_ro("num_staged_combines", &MemoryStatistics::num_staged_combines);
+  nb::class_<NetworkStatistics>(m, "NetworkStatistics")
+      .def_ro("num_dispatch_rows", &NetworkStatistics::num_dispatch_rows)
+      .def_ro("num_combine_rows", &NetworkStatistics::num_combine_rows)
+      .def_ro("num_messages", &NetworkStatistics::num_messages)
+      .def_ro("num_bytes", &NetworkStatistics::num_bytes);
 }
 
 }  // namespace moelink::python

@@ -13,7 +13,13 @@ from moelink.errors import Error, ErrorCode
 from moelink.group import Group
 from moelink.network import NetworkLink, NetworkRank, NetworkReport, measure_network
 from moelink.quantize import dequantize_fp8, quantize_fp8
-from moelink.results import CombineResult, DispatchResult, LayoutResult, MemoryStatistics
+from moelink.results import (
+    CombineResult,
+    DispatchResult,
+    LayoutResult,
+    MemoryStatistics,
+    NetworkStatistics,
+)
 from moelink.routing import Routing
 from moelink.trace import STAGES, TraceEvent, set_trace_hook
 
@@ -31,6 +37,7 @@ __all__ = [
     "NetworkLink",
     "NetworkRank",
     "NetworkReport",
+    "NetworkStatistics",
     "Routing",
     "TraceEvent",
     "__version__",

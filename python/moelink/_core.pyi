@@ -142,12 +142,20 @@ class BufferConfig:
     max_num_experts: int
     num_workers: int
     survival: Survival
+    network_path: NetworkPath
     stage_clock: bool
     timeout_ms: int
 
 class Survival(enum.Enum):
     RAISE = 0
     MASK = 1
+
+class NetworkPath(enum.Enum):
+    AUTO = 0
+    HIERARCHICAL = 1
+    DIRECT = 2
+
+def choose_network_path(config: BufferConfig) -> NetworkPath: ...
 
 class StreamOptions:
     def __init__(self) -> None: ...
@@ -266,6 +274,12 @@ class MemoryStatistics:
     @property
     def num_staged_combines(self) -> int: ...
 
+class NetworkStatistics:
+    num_dispatch_rows: int
+    num_combine_rows: int
+    num_messages: int
+    num_bytes: int
+
 class LowLatencyLayout(enum.Enum):
     PER_EXPERT = 0
     PER_RANK = 1
@@ -380,6 +394,7 @@ class Buffer:
     def empty(self, dtype: DType, shape: tuple[int, ...]) -> Tensor: ...
     def barrier(self) -> None: ...
     def memory_statistics(self) -> MemoryStatistics: ...
+    def network_statistics(self) -> NetworkStatistics: ...
     def last_stage_times(self) -> list[tuple[str, float]]: ...
     def close(self) -> None: ...
     def abandon(self) -> None: ...

@@ -13,13 +13,24 @@ from moelink._tensors import Library, library_and_dtype, library_of, view_like
 from moelink.errors import invalid_argument
 from moelink.group import Group, milliseconds
 from moelink.low_latency import LowLatencyCalls
-from moelink.results import CombineResult, DispatchResult, LayoutResult, MemoryStatistics
+from moelink.results import (
+    CombineResult,
+    DispatchResult,
+    LayoutResult,
+    MemoryStatistics,
+    NetworkStatistics,
+)
 from moelink.routing import Routing
 
 __all__ = ["Buffer"]
 
 _LAYOUTS = {"compact": _core.Layout.COMPACT, "expert_major": _core.Layout.EXPERT_MAJOR}
 _SURVIVALS = {"raise": _core.Survival.RAISE, "mask": _core.Survival.MASK}
+_NETWORK_PATHS = {
+    "auto": _core.NetworkPath.AUTO,
+    "hierarchical": _core.NetworkPath.HIERARCHICAL,
+    "direct": _core.NetworkPath.DIRECT,
+}
 _PADDINGS = {"zero": _core.Padding.ZERO, "leave": _core.Padding.LEAVE}
 
 
@@ -42,6 +53,10 @@ class Buffer(LowLatencyCalls):
     * ``timeout``: longest wait for a peer inside one operation, in seconds. None: the group's.
     * ``survival``: what happens when a peer is lost: ``"raise"``, or ``"mask"``: it is masked, with
       a warning, and the operation goes on without it.
+    * ``network_path``: how high-throughput tokens cross the network between nodes (CPU):
+      ``"hierarchical"``: once per node, to the rank there with the same local number, which
+      forwards them; ``"direct"``: once per rank. ``"auto"``: ``MOELINK_NETWORK_MODE``, else direct
+      with ``survival="mask"``, hierarchical without.
     * ``num_nodes``: see :class:`Group`; only where ``group`` is not a Group already.
     * ``device``: where the tensors of all calls and results are: ``"cpu"``, or ``"cuda"`` (torch's
       current GPU) or ``"cuda:1"`` for torch tensors on that GPU. On a GPU, ``max_symmetric_bytes``
@@ -80,6 +95,7 @@ class Buffer(LowLatencyCalls):
         timeout: float | None = None,
         num_nodes: int = 0,
         survival: str = "raise",
+        network_path: str = "auto",
         device: Any = "cpu",
         stage_clock: bool = False,
     ) -> None:
@@ -106,6 +122,13 @@ class Buffer(LowLatencyCalls):
                 f"Buffer (rank {self._rank}): survival {survival!r}, expected 'raise' or 'mask'"
             )
         config.survival = _SURVIVALS[survival]
+        if network_path not in _NETWORK_PATHS:
+            raise invalid_argument(
+                f"Buffer (rank {self._rank}): network_path {network_path!r}, expected 'auto', "
+                "'hierarchical' or 'direct'"
+            )
+        config.network_path = _NETWORK_PATHS[network_path]
+        self._network_path = _core.choose_network_path(config).name.lower()
         config.stage_clock = stage_clock
         self._core = _core.Buffer(self._group._core, config)
 
@@ -118,6 +141,11 @@ class Buffer(LowLatencyCalls):
     def device(self) -> str:
         """``"cpu"``, or such as ``"cuda:0"``."""
         return self._place.name
+
+    @property
+    def network_path(self) -> str:
+        """The path in force between nodes: ``"hierarchical"`` or ``"direct"``."""
+        return self._network_path
 
     @property
     def rank(self) -> int:
@@ -278,6 +306,15 @@ class Buffer(LowLatencyCalls):
         statistics = self._core.memory_statistics()
         names = MemoryStatistics.__dataclass_fields__
         return MemoryStatistics(**{name: getattr(statistics, name) for name in names})
+
+    def network_statistics(self) -> NetworkStatistics:
+        """What this rank has sent to other nodes; waits for the calls so far. Local.
+
+        Zeros where there is one node, where nodes are emulated in shared memory, and on GPUs.
+        """
+        statistics = self._core.network_statistics()
+        names = NetworkStatistics.__dataclass_fields__
+        return NetworkStatistics(**{name: getattr(statistics, name) for name in names})
 
     def last_stage_times(self) -> list[tuple[str, float]]:
         """Stages of the last operation on a GPU, with their microseconds; waits for it.

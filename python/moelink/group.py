@@ -19,8 +19,9 @@ class Group:
     :meth:`from_process_group` or :meth:`from_mpi`. All of them are collective and take
 
     * ``timeout``: longest wait for the other ranks in each collective, in seconds. None: 100 s.
-    * ``num_nodes``: split the ranks into this many emulated nodes of equal size. 0: one node, or
-      the variable ``MOELINK_NODES`` if it is set.
+    * ``num_nodes``: nodes of equal size, between which traffic takes the network: so many, also
+      where hosts are fewer (emulated nodes). 0: ``MOELINK_NODES`` if it is set, else a node for
+      each host; ranks must be numbered host by host.
 
     They raise :class:`moelink.Error` with code ``TIMEOUT`` when ranks are missing (it names them),
     ``PEER_LOST`` when a rank died or was refused, and ``INVALID_ARGUMENT`` for wrong arguments.

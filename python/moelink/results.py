@@ -9,7 +9,13 @@ from typing import Any
 from moelink._core import Event
 from moelink.routing import Routing
 
-__all__ = ["CombineResult", "DispatchResult", "LayoutResult", "MemoryStatistics"]
+__all__ = [
+    "CombineResult",
+    "DispatchResult",
+    "LayoutResult",
+    "MemoryStatistics",
+    "NetworkStatistics",
+]
 
 
 @dataclass(slots=True)
@@ -78,3 +84,17 @@ class MemoryStatistics:
     """Dispatches that did not fit the expected window."""
     num_staged_combines: int
     """Combines whose x lay outside symmetric memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkStatistics:
+    """What this rank has sent to other nodes in high-throughput operations so far."""
+
+    num_dispatch_rows: int
+    """Tokens, each once per node that it went to; with the path ``"direct"`` once per rank."""
+    num_combine_rows: int
+    """Sums sent back."""
+    num_messages: int
+    """In which they travelled."""
+    num_bytes: int
+    """Of these messages, without their headers."""

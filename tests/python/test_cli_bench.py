@@ -71,6 +71,26 @@ def test_bench_verifies_emulated_nodes(tmp_path: Path) -> None:
     assert code == exit_codes.OK
 
 
+@pytest.mark.parametrize("network_path", ["auto", "direct"])
+def test_bench_tells_what_crosses_between_nodes(
+    network_path: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = ["--threads", "--ranks", "4", "--nodes", "2", "--network-path", network_path]
+    code, document = run_bench(tmp_path / "out.json", *shape)
+    assert code == exit_codes.OK
+    expected = {"auto": "hierarchical", "direct": "direct"}[network_path]
+    assert document["options"]["nodes"] == 2
+    assert document["options"]["network_path"] == expected
+    by_name = {row["operation"]: row for row in document["rows"]}
+    for name in ("dispatch", "combine"):
+        row = by_name[name]
+        assert min(row["network_bytes_per_rank"]) > 0
+        assert min(row["network_rows_per_rank"]) > 0
+        assert row["network_gb_per_s"] > 0
+    assert max(by_name["layout query"]["network_bytes_per_rank"]) == 0
+    assert f"sent between 2 nodes, {expected}" in capsys.readouterr().out
+
+
 def test_bench_accepts_ranks_without_tokens(tmp_path: Path) -> None:
     code, _ = run_bench(tmp_path / "out.json", "--threads", "--ranks", "2", "--tokens", "0")
     assert code == exit_codes.OK

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,6 +42,7 @@ CHECKS = [
     "GPU memory kind",
     "low latency lines",
     "network",
+    "network path",
     "network hardware",
     "locked memory",
 ]
@@ -104,6 +108,51 @@ def test_missing_networks_say_why(report: SimpleNamespace | None) -> None:
     check = doctor_network.check_network(report)
     assert check.status == NO
     assert "no libfabric here" in check.finding or report is None
+
+
+TCP = make_fabric_report(("tcp", ["eth0"]))
+NO_FABRIC = make_fabric_report(problem="no libfabric here")
+
+
+@pytest.mark.parametrize(
+    ("report", "variables", "status", "words"),
+    [
+        (TCP, {}, OK, ["none within a host", "hierarchical", "survival='mask'"]),
+        (TCP, {"MOELINK_NODES": "2"}, OK, ["between 2 nodes (MOELINK_NODES)"]),
+        (TCP, {"MOELINK_NETWORK_MODE": "direct"}, OK, ["(MOELINK_NETWORK_MODE)"]),
+        (TCP, {"MOELINK_NETWORK": "memory"}, LIMITED, ["MOELINK_NETWORK=memory", "share memory"]),
+        (NO_FABRIC, {}, LIMITED, ["none between processes", "loopback"]),
+        (NO_FABRIC, {"MOELINK_NETWORK": "loopback"}, OK, ["hierarchical"]),
+    ],
+)
+def test_network_path_says_what_a_group_would_take_and_why(
+    report: SimpleNamespace, variables: dict[str, str], status: str, words: list[str]
+) -> None:
+    paths = {"raise": "hierarchical", "mask": "direct"}
+    check = doctor_network.check_network_path(report, variables, paths.__getitem__)
+    assert check.status == status
+    for word in words:
+        assert word in check.finding
+
+
+def test_network_path_tells_of_variables_that_do_not_parse() -> None:
+    def refuse(survival: str) -> str:
+        raise ValueError("MOELINK_NETWORK_MODE='sideways'")
+
+    check = doctor_network.check_network_path(TCP, {}, refuse)
+    assert (check.status, check.finding) == (NO, "MOELINK_NETWORK_MODE='sideways'")
+
+
+def test_doctor_ends_in_order_when_a_variable_does_not_parse() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "moelink.cli.main", "doctor"],
+        env={**os.environ, "MOELINK_NETWORK_MODE": "sideways"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == exit_codes.CANNOT
+    assert done.stderr.startswith("moelink doctor: invalid argument: environment variable")
 
 
 def test_what_has_not_run_on_hardware_is_said() -> None:

@@ -53,6 +53,7 @@ def test_help_shows_examples_and_exit_codes(
         (["--hidden", "144", "--dtype", "fp8"], "must be a multiple of 128"),
         (["--ranks", "3"], "--experts 64 is not a multiple of 3 ranks"),
         (["--ranks", "4", "--nodes", "3"], "do not split evenly"),
+        (["--mode", "ll", "--network-path", "direct"], "needs --backend cpu and --mode ht"),
         (["--mode", "ll", "--layout", "compact"], "use per-expert or per-rank"),
         (["--layout", "per-rank"], "use compact or expert-major"),
         (["--mode", "ll", "--dtype", "fp16"], "use bf16 or fp8"),

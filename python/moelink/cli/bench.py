@@ -80,7 +80,7 @@ def _run_local(options: BenchOptions) -> int:
         target=_JOB,
         arguments=asdict(options),
         num_ranks=options.ranks,
-        num_nodes=options.nodes,
+        num_nodes=options.nodes or 0,
         timeout_s=options.timeout,
     )
     start = ranks.run_threads if options.threads else ranks.run_processes
@@ -101,7 +101,8 @@ def _run_joined(options: BenchOptions) -> int:
     from moelink.cli import bench_run
 
     try:
-        group = moelink.Group.from_environment(timeout=options.timeout, num_nodes=options.nodes)
+        num_nodes = options.nodes or 0
+        group = moelink.Group.from_environment(timeout=options.timeout, num_nodes=num_nodes)
         result = bench_run.run_rank(group, asdict(options), lambda text: None)
         gathered = group.all_gather(json.dumps(result).encode())
     except moelink.Error as error:
@@ -116,6 +117,8 @@ def _run_joined(options: BenchOptions) -> int:
 def report(options: BenchOptions, results: Sequence[dict[str, Any]]) -> int:
     """Writes the file, prints the tables (the main one last) and returns the exit code."""
     rows = make_rows(results)
+    in_force = {name: results[0][name] for name in ("nodes", "network_path")}
+    options = replace(options, **in_force)
     if options.json is not None:
         command = shlex.join(["moelink", *sys.argv[1:]])
         document = bench_report.make_document(options, command, rows, results)
@@ -131,6 +134,10 @@ def report(options: BenchOptions, results: Sequence[dict[str, Any]]) -> int:
             print(f"WRONG: {row['operation']}: {text}", file=sys.stderr)
     if options.stages:
         tables.print_table(bench_report.make_stage_table(rows))
+        print()
+    network = bench_report.make_network_table(options, rows)
+    if network is not None:
+        tables.print_table(network)
         print()
     tables.print_table(bench_report.make_table(options, rows))
     return _exit_code(rows)

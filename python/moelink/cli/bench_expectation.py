@@ -39,6 +39,7 @@ def expert_rows(options: BenchOptions, recv_x: Array) -> Array:
 
 def expect(options: BenchOptions, rank: int) -> Expectation:
     assert options.ranks is not None
+    num_nodes = options.nodes or 1
     inputs = [make_inputs(options, source) for source in range(options.ranks)]
     handles = reference.dispatch(
         [_sent(rank_inputs, slice(0, 1)) for rank_inputs in inputs],
@@ -55,11 +56,9 @@ def expect(options: BenchOptions, rank: int) -> Expectation:
         received = reference.dispatch_cached(sent, handles)
         returned = [expert_rows(options, rank_received.x) for rank_received in received]
         recv_x[:, channels] = received[rank].x
-        combined_x[:, channels] = reference.combine(returned, handles, num_nodes=options.nodes)[
-            rank
-        ]
+        combined_x[:, channels] = reference.combine(returned, handles, num_nodes=num_nodes)[rank]
     layout = reference.query_layout(
-        inputs[rank].topk_idx, options.ranks, options.experts, options.nodes
+        inputs[rank].topk_idx, options.ranks, options.experts, num_nodes
     )
     return Expectation(layout, handles[rank], recv_x, combined_x)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class RankTimes:
     floor_ns: list[int] = field(default_factory=list)
     mismatches: list[str] = field(default_factory=list)
     stages_ns: dict[str, list[int]] = field(default_factory=dict)
+    network: dict[str, int] = field(default_factory=dict)  # NetworkStatistics of the last call
 
 
 class MemcpyFloor:
@@ -51,7 +52,7 @@ class MemcpyFloor:
 
 def measure(
     operation: Operation,
-    barrier: Callable[[], None],
+    buffer: Any,
     floor: MemcpyFloor,
     num_warmups: int,
     num_iterations: int,
@@ -60,16 +61,19 @@ def measure(
     times = RankTimes(operation.name, operation.num_bytes)
     num_calls = num_warmups + num_iterations
     for call_idx in range(num_calls):
-        barrier()
+        before = asdict(buffer.network_statistics())
+        buffer.barrier()
         result, elapsed_ns = floor.device.timed(operation.call)
         if call_idx in (0, num_calls - 1):
             times.mismatches += [f"call {call_idx}: {text}" for text in operation.check(result)]
         del result  # receive memory is free again before the next call
-        barrier()
+        buffer.barrier()
         copy_ns = floor.copy_ns(operation.num_bytes)
         if call_idx >= num_warmups:
             times.times_ns.append(elapsed_ns // operation.num_calls)
             times.floor_ns.append(copy_ns)
+    after = asdict(buffer.network_statistics())
+    times.network = {name: after[name] - before[name] for name in after}
     return times
 
 

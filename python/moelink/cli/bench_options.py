@@ -14,6 +14,7 @@ LAYOUTS = {"ht": ("compact", "expert-major"), "ll": ("per-expert", "per-rank")}
 DEFAULT_NUM_TOKENS = {"ht": 512, "ll": 16}
 MODES = ("ht", "ll")
 BACKENDS = ("cpu", "cuda")
+NETWORK_PATHS = ("auto", "hierarchical", "direct")
 DEFAULT_NUM_RANKS = 4
 
 ELEMENT_BYTES = {"bf16": 2, "fp16": 2, "fp32": 4, "fp8": 1, "int8": 1}
@@ -25,7 +26,7 @@ _EPILOG = (
   moelink bench                                  4 local ranks, BF16, compact
   moelink bench --ranks 2 --tokens 16 --stages   where a small exchange spends
   moelink bench --dtype fp8 --layout expert-major --alignment 128
-  moelink bench --ranks 8 --nodes 2 --json out.json
+  moelink bench --ranks 8 --nodes 2 --json out.json     over a network between them
   moelink bench --mode ll --dtype fp8            low latency, quantised on send
   moelink bench --mode ll --backend cuda --graph --experts 288 --hidden 7168
   moelink bench --backend cuda                   on GPUs, which the ranks take in turn
@@ -52,7 +53,8 @@ class BenchOptions:
     mode: str = "ht"
     backend: str = "cpu"
     ranks: int | None = None  # None: the launcher's, or DEFAULT_NUM_RANKS
-    nodes: int = 1
+    nodes: int | None = None  # None: MOELINK_NODES, else one for each host
+    network_path: str = "auto"
     tokens: int = DEFAULT_NUM_TOKENS["ht"]
     hidden: int = 2048
     topk: int = 8
@@ -112,8 +114,15 @@ def _add_job_arguments(parser: argparse.ArgumentParser) -> None:
         "--nodes",
         type=positive_number,
         metavar="M",
-        default=1,
-        help="split the ranks into M emulated nodes (default: 1)",
+        help="split the ranks into M nodes, also of one host; with --backend cpu "
+        "a network carries what passes between them (default: a node for each host)",
+    )
+    job.add_argument(
+        "--network-path",
+        choices=NETWORK_PATHS,
+        default="auto",
+        help="how tokens of --mode ht cross it: hierarchical: once per node; direct: once per rank "
+        "(default: auto, as MOELINK_NETWORK_MODE says, else hierarchical)",
     )
     job.add_argument(
         "--threads", action="store_true", help="ranks are threads of one process, not processes"
@@ -239,6 +248,8 @@ def shape_problems(options: BenchOptions, num_ranks: int | None) -> list[str]:
             f"--hidden {options.hidden} must be a multiple of {SCALE_BLOCK} for {options.dtype}"
         )
     problems += _mode_problems(options)
+    if options.network_path != "auto" and (options.backend, options.mode) != ("cpu", "ht"):
+        problems.append(f"--network-path {options.network_path} needs --backend cpu and --mode ht")
     if options.backend == "cuda" and options.threads:
         problems.append("--threads with --backend cuda: ranks on GPUs must be processes")
     if options.graph and (options.backend, options.mode) != ("cuda", "ll"):
@@ -247,7 +258,7 @@ def shape_problems(options: BenchOptions, num_ranks: int | None) -> list[str]:
         return problems
     if options.experts % num_ranks:
         problems.append(f"--experts {options.experts} is not a multiple of {num_ranks} ranks")
-    if num_ranks % options.nodes:
+    if num_ranks % (options.nodes or 1):
         problems.append(f"{num_ranks} ranks do not split evenly into --nodes {options.nodes}")
     return problems
 

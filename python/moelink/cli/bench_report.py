@@ -50,8 +50,23 @@ def make_row(ranks: Sequence[RankTimes]) -> dict[str, Any]:
         "ratio_to_floor": median_us / floor_us if floor_us > 0 else None,
         "verified": not mismatches,
         "mismatches": mismatches,
+        **_network_part(ranks, median_us),
         "times_us": times_us,
         "stages_us": _stage_medians(ranks),
+    }
+
+
+def _network_part(ranks: Sequence[RankTimes], median_us: float) -> dict[str, Any]:
+    """What one call sent to other nodes, and the rate of the rank that sent most."""
+    sent = [rank.network.get("num_bytes", 0) for rank in ranks]
+    rows = ("num_dispatch_rows", "num_combine_rows")
+    return {
+        "network_bytes_per_rank": sent,
+        "network_rows_per_rank": [
+            sum(rank.network.get(name, 0) for name in rows) for rank in ranks
+        ],
+        "network_messages_per_rank": [rank.network.get("num_messages", 0) for rank in ranks],
+        "network_gb_per_s": max(sent) / median_us / 1e3 if median_us > 0 else None,
     }
 
 
@@ -110,8 +125,29 @@ def make_table(options: BenchOptions, rows: Sequence[dict[str, Any]]) -> Table:
     return Table(title(options), columns, cells, {"yes": "green", "NO": "bold red"})
 
 
+def make_network_table(options: BenchOptions, rows: Sequence[dict[str, Any]]) -> Table | None:
+    """What the rank that sends most sends to other nodes; None if nothing is sent there."""
+    users = [row for row in rows if max(row["network_bytes_per_rank"]) > 0]
+    if not users:
+        return None
+    names = ("rows", "messages", "MB", "GB/s")
+    columns = (Column("operation"), *(Column(f"{name}/rank", numeric=True) for name in names))
+    cells = tuple(
+        (
+            row["operation"],
+            f"{max(row['network_rows_per_rank']):,}",
+            f"{max(row['network_messages_per_rank']):,}",
+            _number(max(row["network_bytes_per_rank"]) / 1e6),
+            _number(row["network_gb_per_s"]),
+        )
+        for row in users
+    )
+    return Table(f"sent between {options.nodes} nodes, {options.network_path}", columns, cells)
+
+
 def title(options: BenchOptions) -> str:
-    nodes = f" on {options.nodes} nodes" if options.nodes > 1 else ""
+    num_nodes = options.nodes or 1
+    nodes = f" on {num_nodes} nodes" if num_nodes > 1 else ""
     mode = "low latency, " if options.mode == "ll" else ""
     device = ", CUDA" if options.backend == "cuda" else ""
     return (

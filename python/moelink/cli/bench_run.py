@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from moelink.cli import machine
@@ -31,7 +31,7 @@ def run_rank(group: Any, arguments: dict[str, Any], progress: Callable[[str], No
     """A job for `moelink.cli.ranks`; returns what `bench.report` reads."""
     import moelink
 
-    options = BenchOptions(**arguments)
+    options = replace(BenchOptions(**arguments), nodes=group.num_nodes)
     device = device_of(options, group.rank, group.num_ranks)
     progress("inputs and reference")
     buffer = moelink.Buffer(
@@ -41,6 +41,7 @@ def run_rank(group: Any, arguments: dict[str, Any], progress: Callable[[str], No
         max_num_experts=max(2048, options.experts),
         max_symmetric_bytes=device.symmetric_bytes(_symmetric_bytes(options, group.num_ranks)),
         num_workers=options.workers,
+        network_path=options.network_path,
         device=device.name,
         stage_clock=options.stages,
     )
@@ -56,6 +57,8 @@ def run_rank(group: Any, arguments: dict[str, Any], progress: Callable[[str], No
         "operations": [asdict(times) for times in operations],
         "memory": memory,
         "device": device.title,
+        "nodes": options.nodes,
+        "network_path": buffer.network_path,
         "notes": bench.notes,
     }
 
@@ -93,7 +96,7 @@ def _run_operation(
     buffer: Any, options: BenchOptions, operation: Operation, floor: MemcpyFloor
 ) -> RankTimes:
     """Collective."""
-    times = measure(operation, buffer.barrier, floor, options.warmup, options.iters)
+    times = measure(operation, buffer, floor, options.warmup, options.iters)
     if options.stages:
         num_calls = min(options.iters, _MAX_STAGE_CALLS)
         if options.backend == "cuda":

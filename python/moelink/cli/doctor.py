@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -27,6 +28,10 @@ def run(arguments: argparse.Namespace) -> int:
     problem = doctor_options.usage_problem(arguments)
     if problem is not None:
         arguments.usage_error(problem)
+    problem = doctor_software.environment_problem()
+    if problem is not None:
+        print(f"moelink doctor: {problem}", file=sys.stderr)
+        return exit_codes.CANNOT
     if arguments.peers:
         return doctor_peers.run(arguments)
     checks = [*doctor_machine.checks(), *doctor_software.checks()]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import resource
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from moelink.cli.doctor_check import LIMITED, NO, OK, Check, size_text
@@ -20,15 +22,21 @@ VARIABLES = (
 _TESTED = ("tcp", "shm")
 _FOR_HARDWARE = ("efa", "cxi", "verbs")
 
-_NOT_USED = "buffers do not use networks in this version"
-_ADVICE = "emulate nodes on one machine: --nodes M; between hosts: moelink doctor --peers"
+_ADVICE = "try it: moelink bench --nodes 2; between hosts: moelink doctor --peers"
+_WITHOUT = "ranks of several nodes need libfabric 1.17 or newer (Debian: libfabric1)"
+_ON_GPUS = "buffers on GPUs do not use networks"
 
 _MIN_LOCKED_BYTES = 1 << 30
 
 
 def checks() -> list[Check]:
     report = fabric_report()
-    return [check_network(report), check_network_hardware(report), check_locked_memory(report)]
+    return [
+        check_network(report),
+        check_network_path(report),
+        check_network_hardware(report),
+        check_locked_memory(report),
+    ]
 
 
 def check_network(report: Any) -> Check:
@@ -37,11 +45,68 @@ def check_network(report: Any) -> Check:
     if report is None:
         return Check(name, NO, "the compiled part cannot tell", _ADVICE)
     if report.problem:
-        return Check(name, NO, report.problem, _ADVICE)
+        return Check(name, NO, report.problem, _WITHOUT)
     providers = [f"{provider.name} ({', '.join(provider.nics)})" for provider in report.providers]
     found = "; ".join(providers) or "no provider that Moelink can use"
-    finding = f"libfabric {report.version}: {found}; {_NOT_USED}"
-    return Check(name, LIMITED if providers else NO, finding, _ADVICE)
+    finding = f"libfabric {report.version}: {found}; {_ON_GPUS}"
+    return Check(name, LIMITED if providers else NO, finding, _ADVICE if providers else _WITHOUT)
+
+
+def check_network_path(
+    report: Any,
+    environment: Mapping[str, str] | None = None,
+    choose: Callable[[str], str] | None = None,
+) -> Check:
+    """How a buffer's tokens would pass between nodes. `choose`: the path by survival."""
+    environment = os.environ if environment is None else environment
+    name = "network path"
+    try:
+        paths = {survival: (choose or chosen_path)(survival) for survival in ("raise", "mask")}
+    except Exception as error:  # a variable that does not parse, or no compiled part
+        return Check(name, NO, str(error))
+    wish = environment.get("MOELINK_NETWORK") or "auto"
+    if wish == "memory":
+        return Check(
+            name,
+            LIMITED,
+            "none (MOELINK_NETWORK=memory): emulated nodes share memory, several hosts cannot",
+            "for a network between nodes: unset MOELINK_NETWORK",
+        )
+    has_providers = report is not None and bool(report.providers)
+    if wish != "loopback" and not has_providers:
+        return Check(
+            name,
+            LIMITED,
+            "none between processes: libfabric offers no provider here; ranks that are threads of "
+            "one process use loopback",
+            "install libfabric1, or share memory between emulated nodes: MOELINK_NETWORK=memory",
+        )
+    return Check(name, OK, f"{_nodes_text(environment)}; {_paths_text(environment, paths)}")
+
+
+def _nodes_text(environment: Mapping[str, str]) -> str:
+    nodes = environment.get("MOELINK_NODES")
+    if nodes:
+        return f"between {nodes} nodes (MOELINK_NODES)"
+    return "none within a host; between hosts, or nodes that are asked for"
+
+
+def _paths_text(environment: Mapping[str, str], paths: Mapping[str, str]) -> str:
+    mode = environment.get("MOELINK_NETWORK_MODE") or "auto"
+    if mode != "auto":
+        return f"{paths['raise']} (MOELINK_NETWORK_MODE)"
+    return (
+        f"{paths['raise']}: a token crosses once per node, and that rank forwards it; with "
+        f"survival='mask' {paths['mask']}: once per rank, so that no rank depends on another one"
+    )
+
+
+def chosen_path(survival: str) -> str:
+    """What the library itself chooses."""
+    core = importlib.import_module("moelink._core")
+    config = core.BufferConfig()
+    config.survival = getattr(core.Survival, survival.upper())
+    return str(core.choose_network_path(config).name).lower()
 
 
 def check_network_hardware(report: Any) -> Check:

@@ -45,6 +45,7 @@ def tell(rank: int) -> dict[str, Any]:
     report = doctor_network.fabric_report()
     checks = [
         doctor_network.check_network(report),
+        doctor_network.check_network_path(report),
         doctor_network.check_network_hardware(report),
         doctor_network.check_locked_memory(report),
     ]

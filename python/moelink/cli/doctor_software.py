@@ -46,6 +46,17 @@ def checks() -> list[Check]:
     return [*own, *doctor_cuda.checks(), *doctor_network.checks()]
 
 
+def environment_problem() -> str | None:
+    """A variable whose value the library cannot read, which ends everything that uses it."""
+    try:
+        doctor_network.chosen_path("raise")
+    except ImportError:  # said by check_core
+        return None
+    except Exception as error:
+        return str(error)
+    return None
+
+
 def check_core() -> Check:
     name = "compiled part"
     try:

@@ -43,7 +43,7 @@ class LocalJob:
     target: str  # "package.module:function"
     arguments: Any
     num_ranks: int
-    num_nodes: int = 1
+    num_nodes: int = 0  # 0: MOELINK_NODES, else one for each host
     timeout_s: float = 60.0  # longest wait of one rank for another
     limit_s: float = 3600.0  # longest whole run
 
