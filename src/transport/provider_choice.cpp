@@ -25,6 +25,10 @@ std::optional<std::size_t> first_rank_without(const Available& available, std::s
   return std::nullopt;
 }
 
+std::string text_of(const std::vector<std::string>& names) {
+  return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
+}
+
 }  // namespace
 
 std::string base_provider(std::string_view name) {
@@ -50,7 +54,7 @@ std::string choose_provider(const Available& available, const std::string& wish)
     if (!without) return wish;
     fail(ErrorCode::kUnsupported,
          "open transport: rank {} has no provider '{}' with puts and immediates, it has: {}",
-         *without, wish, fmt::join(available[*without], ", "));
+         *without, wish, text_of(available[*without]));
   }
   for (const std::string_view name : kProviders) {
     if (name != kOneHostProvider && !first_rank_without(available, name)) return std::string(name);
@@ -60,7 +64,7 @@ std::string choose_provider(const Available& available, const std::string& wish)
       ErrorCode::kUnsupported,
       "open transport: the ranks have no provider in common that reaches other hosts; rank {} has: "
       "{}",
-      rank, fmt::join(available[rank], ", "));
+      rank, text_of(available[rank]));
 }
 
 }  // namespace moelink

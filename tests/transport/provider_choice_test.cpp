@@ -35,6 +35,8 @@ TEST(ProviderChoice, TakesTheOneForOneHostOnlyOnRequest) {
 TEST(ProviderChoice, NamesTheRankThatLacksIt) {
   const std::string wished = text_of_error([] { choose_provider(Lists{{"tcp"}, {"shm"}}, "tcp"); });
   EXPECT_TRUE(test::mentions(wished, {"unsupported", "rank 1", "'tcp'", "it has: shm"}));
+  const std::string empty = text_of_error([] { choose_provider(Lists{{}}, "efa"); });
+  EXPECT_TRUE(test::mentions(empty, {"rank 0", "'efa'", "it has: none"}));
   const std::string nothing = text_of_error([] { choose_provider(Lists{{"tcp"}, {"shm"}}, ""); });
   EXPECT_TRUE(test::mentions(nothing, {"unsupported", "rank 1 has: shm"}));
 }

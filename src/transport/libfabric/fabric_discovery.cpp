@@ -138,13 +138,12 @@ std::string device_path_of(const std::string& pci_address) {
   return error ? std::string() : fs::relative(path, "/sys/devices", error).string();
 }
 
-std::vector<FabricCandidate> discover_fabric(const std::string& provider) {
+std::vector<FabricCandidate> discover_fabric() {
   const FabricLibrary& library = fabric_library();
   const InfoOwner with_hmem = ask(library, true);
   const InfoOwner without = ask(library, false);
   std::vector<FabricCandidate> candidates;
   for (const std::string_view name : kProviders) {
-    if (!provider.empty() && name != provider) continue;
     FabricCandidate candidate = candidate_of(library, name, with_hmem.get(), without.get());
     if (!candidate.infos.empty()) candidates.push_back(std::move(candidate));
   }

@@ -17,8 +17,8 @@ struct FabricCandidate {
   std::vector<std::shared_ptr<fi_info>> infos;  // of each of `nics`
 };
 
-// In the order of kProviders; only those in it. With `provider` (base name) only that one.
-std::vector<FabricCandidate> discover_fabric(const std::string& provider);
+// In the order of kProviders; only those in it.
+std::vector<FabricCandidate> discover_fabric();
 
 // What the other ranks need to tell which networks lead here.
 RankNetworks networks_of(const std::vector<FabricCandidate>& candidates);

@@ -101,7 +101,7 @@ std::unique_ptr<Transport> open_libfabric_transport(const TransportGroup& group,
   const std::vector<RankNetworks> listed =
       decode_lists(open_together(group, "listing libfabric providers", deadline, [&] {
         check_provider_wish(config.provider, group.rank);
-        candidates = discover_fabric(config.provider);
+        candidates = discover_fabric();
         return encode_networks(networks_of(candidates));
       }));
   const std::string provider = choose_provider(providers_of(listed), config.provider);
@@ -126,7 +126,7 @@ FabricReport report_fabric() {
   try {
     const FabricVersion version = fabric_library().loaded_version();
     report.version = fmt::format("{}.{}", version.major, version.minor);
-    for (const FabricCandidate& candidate : discover_fabric(std::string())) {
+    for (const FabricCandidate& candidate : discover_fabric()) {
       FabricProvider provider{.name = candidate.provider, .hmem = candidate.hmem};
       const NicWish all{.max_nics = candidate.nics.size()};
       for (const std::size_t nic : plan_nics(candidate.nics, all)) {
