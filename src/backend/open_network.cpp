@@ -17,10 +17,11 @@ namespace {
 
 constexpr const char* kWishes[] = {"auto", "libfabric", "loopback", "memory"};
 
-// Large enough for a network's full speed, measured over tcp and shm (docs/performance.md);
-// several, so that one is filled and one emptied while others travel.
-constexpr std::size_t kTokenSlotBytes = std::size_t{1} << 20;
-constexpr std::uint32_t kNumTokenSlots = 4;
+// Small enough that a message is still in a core's cache when it is sent, and again when it is
+// forwarded: slots of 1 MiB took a fifth longer over tcp and shm (docs/performance.md). Several, so
+// that one is filled and one emptied while others travel.
+constexpr std::size_t kTokenSlotBytes = std::size_t{1} << 18;
+constexpr std::uint32_t kNumTokenSlots = 8;
 
 // Together they take 128 tokens of 7168 bfloat16 with room to spare, so that a rank that sends does
 // not wait for one that does other things.
