@@ -36,6 +36,7 @@ LibfabricTransport::LibfabricTransport(const TransportGroup& group, const Transp
       gpu_ladder_(std::move(parts.gpu_ladder)),
       stripe_limits_{.num_nics = parts.nics.size(), .min_piece_bytes = config.min_stripe_bytes},
       nics_(std::move(parts.nics)),
+      connections_(static_cast<std::size_t>(group.num_ranks)),
       contexts_(static_cast<std::size_t>(config.max_outstanding)) {
   for (FabricContext& context : contexts_) free_contexts_.push_back(&context);
   stripe_limits_.num_nics = std::min(stripe_limits_.num_nics, contexts_.size());
@@ -142,7 +143,10 @@ PutResult LibfabricTransport::try_put(const Put& put) {
   if (!pending_.empty() || free_contexts_.size() < plan.num_pieces()) return PutResult::kRefused;
 
   const ssize_t result = issue(make_piece(put, plan, 0));
-  if (result == -FI_EAGAIN) return PutResult::kRefused;
+  if (result == -FI_EAGAIN) {
+    if (gives_up(peer)) check_peer(peer, "put");
+    return PutResult::kRefused;
+  }
   if (result < 0) {
     note_peer_failure(peer, code_of(static_cast<int>(-result)),
                       "libfabric refused a put: " + fabric_library().describe(result));
@@ -161,8 +165,19 @@ ssize_t LibfabricTransport::issue(const Piece& piece) {
   context.peer = piece.write.peer;
   context.put_number = piece.put_number;
   const ssize_t result = nics_[piece.nic]->write(piece.write, context);
-  if (result == 0) free_contexts_.pop_back();
+  if (result != 0) return result;
+  free_contexts_.pop_back();
+  connections_[piece.write.peer.index()].note_accepted();
   return result;
+}
+
+bool LibfabricTransport::gives_up(Rank peer) {
+  if (!connections_[peer.index()].note_refused(ConnectionWatch::Clock::now())) return false;
+  note_peer_failure(
+      peer, ErrorCode::kPeerLost,
+      fmt::format("its connection is lost and cannot be made again for {} ms: has it died?",
+                  ConnectionWatch::kPatience.count()));
+  return true;
 }
 
 void LibfabricTransport::issue_or_keep(const Piece& piece) {
@@ -182,7 +197,7 @@ int LibfabricTransport::retry_pending() {
   while (!pending_.empty() && !free_contexts_.empty()) {
     const Piece piece = pending_.front();
     const ssize_t result = issue(piece);
-    if (result == -FI_EAGAIN) break;
+    if (result == -FI_EAGAIN && !gives_up(piece.write.peer)) break;
     pending_.pop_front();
     if (result < 0) fail_piece(piece, result);
     ++num_issued;
@@ -218,7 +233,9 @@ void LibfabricTransport::take_completion(FabricNic& nic, const fi_cq_data_entry&
     count(entry.data);
     nic.restore_receive(entry.op_context);
   } else if (entry.op_context != nullptr) {
-    release(*static_cast<FabricContext*>(entry.op_context));
+    auto& context = *static_cast<FabricContext*>(entry.op_context);
+    connections_[context.peer.index()].note_completed();
+    release(context);
   }
 }
 
@@ -244,6 +261,7 @@ void LibfabricTransport::take_error(FabricNic& nic) {
          nic.name(), text);
   }
   note_peer_failure(context.peer, code_of(entry.err), "a put failed: " + text);
+  connections_[context.peer.index()].note_failed();
   release(context);
 }
 

@@ -8,6 +8,7 @@
 
 #include "protocol/wire_endpoint.hpp"
 #include "transport/completion_window.hpp"
+#include "transport/connection_watch.hpp"
 #include "transport/libfabric/fabric_nic.hpp"
 #include "transport/stripe_plan.hpp"
 #include "transport/transport.hpp"
@@ -56,6 +57,9 @@ class LibfabricTransport final : public Transport {
   Piece make_piece(const Put& put, const StripePlan& plan, std::size_t index) const;
   // 0, -FI_EAGAIN, or the error, after which the piece is not under way.
   ssize_t issue(const Piece& piece);
+  // The network refuses a put to the peer: notes its loss once that has gone on for too long, and
+  // returns whether it has.
+  bool gives_up(Rank peer);
   void issue_or_keep(const Piece& piece);
   void fail_piece(const Piece& piece, ssize_t result);
   int retry_pending();
@@ -73,6 +77,7 @@ class LibfabricTransport final : public Transport {
   StripeLimits stripe_limits_;
   std::vector<std::unique_ptr<FabricNic>> nics_;
   std::vector<std::size_t> num_peer_nics_;           // by rank
+  std::vector<ConnectionWatch> connections_;         // by rank
   std::vector<std::vector<FidOwner<fid_mr>>> keys_;  // by region and NIC
   std::uint64_t last_key_ = 0;
   std::size_t next_nic_ = 0;
