@@ -14,4 +14,5 @@ for source in "${sources[@]}"; do
 done
 if [[ -x build/cpu/bench/fabric/moelink_transport_bench ]]; then
   build/cpu/bench/fabric/moelink_transport_bench build/bench/transport.json
+  build/cpu/bench/fabric/moelink_node_bench build/bench/nodes_cpu.json
 fi

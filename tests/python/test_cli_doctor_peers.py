@@ -64,7 +64,7 @@ def test_local_ranks_measure_every_pair(capsys: pytest.CaptureFixture[str]) -> N
         assert "best that all ranks have" in rank["why"]
         assert [check["name"] for check in rank["checks"]] == [
             "network",
-                "network path",
+            "network path",
             "network hardware",
             "locked memory",
         ]
