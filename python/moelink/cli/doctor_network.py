@@ -24,7 +24,7 @@ _FOR_HARDWARE = ("efa", "cxi", "verbs")
 
 _ADVICE = "try it: moelink bench --nodes 2; between hosts: moelink doctor --peers"
 _WITHOUT = "ranks of several nodes need libfabric 1.17 or newer (Debian: libfabric1)"
-_ON_GPUS = "buffers on GPUs do not use networks"
+_ON_GPUS = "buffers on GPUs pass through the host between hosts"
 
 _MIN_LOCKED_BYTES = 1 << 30
 
