@@ -81,7 +81,7 @@ def check_network_path(
             "one process use loopback",
             "install libfabric1, or share memory between emulated nodes: MOELINK_NETWORK=memory",
         )
-    return Check(name, OK, f"{_nodes_text(environment)}; {_paths_text(environment, paths)}")
+    return Check(name, OK, f"{_nodes_text(environment)}, {_paths_text(environment, paths)}")
 
 
 def _nodes_text(environment: Mapping[str, str]) -> str:
