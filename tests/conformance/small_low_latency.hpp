@@ -44,7 +44,7 @@ struct SmallLowLatency {
 
 // bfloat16.
 inline std::uint16_t bits_of_sum(int terms) {
-  constexpr std::uint16_t kSums[] = {0, 0x3f80, 0x4000, 0x4040};  // 0, 1, 2, 3
+  constexpr std::uint16_t kSums[] = {0, 0x3f80, 0x4000, 0x4040, 0x4080};  // 0 to 4
   return kSums[terms];
 }
 

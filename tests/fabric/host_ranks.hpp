@@ -29,6 +29,26 @@ inline std::vector<std::string> run_on_hosts(const HostNetwork& network, int num
   });
 }
 
+// Several processes on each host, numbered host by host; how each ended.
+inline std::vector<RankOutcome> run_forked_ranks_on_hosts(
+    const HostNetwork& network, int num_ranks, int ranks_per_host,
+    const std::function<void(Bootstrap&)>& body) {
+  return run_forked_ranks(num_ranks, [&](Bootstrap& control) {
+    network.enter(control.rank().value() / ranks_per_host);
+    body(control);
+  });
+}
+
+// The same as texts, as above.
+inline std::vector<std::string> run_on_hosts(const HostNetwork& network, int num_ranks,
+                                             int ranks_per_host,
+                                             const std::function<void(Bootstrap&)>& body) {
+  return run_process_ranks(num_ranks, [&](Bootstrap& control) {
+    network.enter(control.rank().value() / ranks_per_host);
+    body(control);
+  });
+}
+
 inline RendezvousConfig job_config(Rank rank, int num_ranks) {
   return {.rank = rank,
           .num_ranks = num_ranks,

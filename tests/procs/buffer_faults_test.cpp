@@ -1,17 +1,13 @@
 // Ranks that die or fall silent in the middle of an operation, and what the survivors do.
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
-#include <atomic>
-#include <memory>
 #include <string>
 #include <vector>
 
 #include "conformance/buffer_rank.hpp"
 #include "conformance/forked_bootstrap.hpp"
 #include "conformance/heap_tensors.hpp"
+#include "procs/deaths.hpp"
 
 namespace moelink::test {
 namespace {
@@ -26,39 +22,6 @@ BufferCase traffic(int num_ranks) {
           .num_tokens = {80},
           .dtype = DType::kFloat32,
           .num_channels = 1024};
-}
-
-// Where the victim dies, and how the ranks return their rows.
-struct Death {
-  Operation operation;
-  Stage stage;
-  CombineOptions::Place place = CombineOptions::Place::kHeap;
-
-  friend std::ostream& operator<<(std::ostream& out, const Death& death) {
-    return out << operation_name(death.operation) << "_" << stage_name(death.stage);
-  }
-};
-
-// The victim survives two passes through the stage and dies at the beginning of the third.
-void arm(const Death& death) {
-  auto passes = std::make_shared<std::atomic<int>>(0);
-  set_trace_hook([=](const TraceEvent& event) {
-    const bool here = event.operation == death.operation && event.stage == death.stage &&
-                      event.point == TracePoint::kBegin;
-    if (here && ++*passes == 3) die_by_sigkill();
-  });
-}
-
-std::uint16_t unused_port() {
-  const UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof(address);
-  auto* const generic = reinterpret_cast<sockaddr*>(&address);
-  if (::bind(listener.get(), generic, size) != 0) throw std::runtime_error("bind failed");
-  if (::getsockname(listener.get(), generic, &size) != 0) throw std::runtime_error("no name");
-  return ntohs(address.sin_port);
 }
 
 // Exchanges tokens until a peer is missed.
@@ -96,7 +59,7 @@ TEST_P(DyingRank, IsNamedByAllSurvivorsWhichGoOnWithoutIt) {
   const Death death = GetParam();
   const std::uint16_t port = unused_port();
   const auto outcomes = run_forked_ranks(kNumRanks, [&](Bootstrap& bootstrap) {
-    if (bootstrap.rank() == kVictim) arm(death);
+    if (bootstrap.rank() == kVictim) die_in(death);
     const std::size_t descriptors = count_open_descriptors();
     {
       BufferRank rank(kHeap, group_over(bootstrap), {});
