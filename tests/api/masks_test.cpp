@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "conformance/open_buffers.hpp"
@@ -115,6 +116,24 @@ TEST_F(ReturningRank, MayBeTheOneThatHasGoneOn) {
   on_all([&](int rank) {
     come_back(rank);
     use_both_modes(rank, 3);
+  });
+  expect_nobody_is_masked();
+}
+
+// What it sends when it wakes up belongs to an operation that is over for the others.
+TEST_F(ReturningRank, MayHaveBeenLateInTheMiddleOfADispatch) {
+  on_all([&](int rank) { use_both_modes(rank, 1); });
+  set_trace_hook([](const TraceEvent& event) {
+    const bool here = event.rank == Rank(kLeftOut) && event.stage == Stage::kSend &&
+                      event.point == TracePoint::kBegin;
+    if (here) std::this_thread::sleep_for(std::chrono::milliseconds(1700));
+  });
+  on_all([&](int rank) { buffer(rank).dispatch(SmallCall(kNumRanks).config); });
+  set_trace_hook({});
+  EXPECT_TRUE(buffer(0).is_masked(Rank(kLeftOut)));
+  on_all([&](int rank) {
+    come_back(rank);
+    use_both_modes(rank, 5);
   });
   expect_nobody_is_masked();
 }
