@@ -202,7 +202,8 @@ void RelayDispatch::unpack(Incoming& stream, const std::byte* content, std::size
   std::vector<std::uint32_t> masks(message_.num_masks);
   for (std::size_t i = 0; i < num_tokens; ++i) {
     const std::byte* const entry = content + message_.entry_offset(i);
-    std::memcpy(ids_.data() + i * num_topk, entry + message_.ids_offset(), 4 * message_.num_ids);
+    if (message_.num_ids > 0)
+      std::memcpy(ids_.data() + i * num_topk, entry + message_.ids_offset(), 4 * message_.num_ids);
     if (message_.num_weights > 0) {
       std::memcpy(weights_.data() + i * num_topk, entry + message_.weights_offset(),
                   4 * message_.num_weights);
