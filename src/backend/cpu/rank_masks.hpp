@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "moelink/errors.hpp"
 #include "moelink/types.hpp"
 
 namespace moelink {
@@ -28,5 +29,8 @@ class RankMasks {
  private:
   std::vector<std::atomic<std::uint8_t>> masked_;
 };
+
+// Masks `peer`, which `self` has lost for this reason, and logs it.
+void mask_lost(RankMasks& masks, Rank self, Rank peer, const Error& reason);
 
 }  // namespace moelink

@@ -6,19 +6,13 @@
 #include "backend/cpu/simd/simd.hpp"
 
 namespace moelink {
-namespace {
-
-// Copies row `token` of a strided 2-D tensor of 1- or 4-byte elements to contiguous memory.
-void gather_scales(const TensorView& scales, std::int64_t token, std::byte* out) {
-  const std::size_t size = dtype_size(scales.dtype);
-  const auto* row = scales.as<std::byte>() + token * scales.strides[0] * static_cast<int>(size);
-  const std::int64_t step = scales.strides[1] * static_cast<int>(size);
-  for (std::int64_t i = 0; i < scales.shape[1]; ++i) {
-    std::memcpy(out + static_cast<std::size_t>(i) * size, row + i * step, size);
+void gather_row(const TensorView& tensor, std::int64_t row, std::byte* out) {
+  const auto size = static_cast<std::int64_t>(dtype_size(tensor.dtype));
+  const std::byte* from = tensor.as<std::byte>() + row * tensor.strides[0] * size;
+  for (std::int64_t i = 0; i < tensor.shape[1]; ++i, out += size) {
+    std::memcpy(out, from + i * tensor.strides[1] * size, static_cast<std::size_t>(size));
   }
 }
-
-}  // namespace
 
 void RowWriter::gather_rows(const Placement& placement, std::int64_t token, ReceivePart part,
                             std::size_t row_bytes, std::vector<void*>& rows) const {
@@ -51,7 +45,7 @@ void RowWriter::write(const TokenRows& tokens, IndexRange range, simd::StorePoli
     simd::copy_row(tokens.payload + static_cast<std::size_t>(token) * shape.row_bytes, rows,
                    shape.row_bytes, policy);
     if (tokens.scales) {
-      gather_scales(*tokens.scales, token, scale_row.data());
+      gather_row(*tokens.scales, token, scale_row.data());
       gather_rows(tokens.placement, token, ReceivePart::kScales, shape.scale_bytes, rows);
       for (void* row : rows) std::memcpy(row, scale_row.data(), shape.scale_bytes);
     }

@@ -32,6 +32,9 @@ struct TokenRows {
   Placement placement;
 };
 
+// Copies one row of a strided 2-D tensor to contiguous memory.
+void gather_row(const TensorView& tensor, std::int64_t row, std::byte* out);
+
 class RowWriter {
  public:
   // `targets` by rank. Both must outlive this.

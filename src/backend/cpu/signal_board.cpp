@@ -12,7 +12,6 @@
 
 #include "backend/cpu/network/remote_control.hpp"
 #include "base/check.hpp"
-#include "base/log.hpp"
 #include "base/pause.hpp"
 
 namespace moelink {
@@ -128,9 +127,7 @@ bool SignalBoard::wait(Rank peer, SignalChannel channel, SignalValue value,
     }
   } catch (const Error& error) {
     if (survival_ == Survival::kRaise || error.code() == ErrorCode::kInvalidArgument) throw;
-    masks_.mask(peer);
-    log(LogLevel::kWarning, "rank {} masks rank {}: {}", control_->rank().value(), peer.value(),
-        error.what());
+    mask_lost(masks_, control_->rank(), peer, error);
     return false;
   }
   return !masks_.is_masked(peer);

@@ -5,7 +5,6 @@
 #include <cstring>
 
 #include "base/check.hpp"
-#include "base/log.hpp"
 
 namespace moelink {
 namespace {
@@ -30,11 +29,8 @@ void LowLatencyCourier::send(Rank peer, const Letter& letter) {
   try {
     send_parts(peer, letter);
   } catch (const Error& error) {
-    RankMasks& masks = context_.signals->masks();
     if (context_.survival == Survival::kRaise) throw;
-    masks.mask(peer);
-    log(LogLevel::kWarning, "rank {} masks rank {}: {}", context_.rank.value(), peer.value(),
-        error.what());
+    mask_lost(context_.signals->masks(), context_.rank, peer, error);
   }
 }
 

@@ -6,7 +6,6 @@
 
 #include "backend/cpu/network/relay_placer.hpp"
 #include "base/check.hpp"
-#include "base/log.hpp"
 
 namespace moelink {
 namespace {
@@ -92,9 +91,7 @@ void PartialSums::await(IndexRange tokens, RelayWait& wait) {
 }
 
 void PartialSums::lose(Stream& stream, const Error& error, RelayWait& wait) {
-  context_.signals->masks().mask(stream.carrier);
-  log(LogLevel::kWarning, "rank {} masks rank {}: {}", context_.rank.value(),
-      stream.carrier.value(), error.what());
+  mask_lost(context_.signals->masks(), context_.rank, stream.carrier, error);
   stream.lost = true;
   wait.restart();
 }

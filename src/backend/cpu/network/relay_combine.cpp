@@ -6,7 +6,6 @@
 
 #include "backend/cpu/simd/simd.hpp"
 #include "base/check.hpp"
-#include "base/log.hpp"
 #include "moelink/routing.hpp"
 #include "protocol/staging_plan.hpp"
 
@@ -104,9 +103,7 @@ bool RelayCombine::send_round(std::uint32_t chunk, RelayWait& wait) {
 
 void RelayCombine::lose_owner(Owner& owner, const Error& error, RelayWait& wait) {
   if (context_.survival == Survival::kRaise) throw;  // from the handler that calls this
-  context_.signals->masks().mask(owner.rank);
-  log(LogLevel::kWarning, "rank {} masks rank {}: {}", context_.rank.value(), owner.rank.value(),
-      error.what());
+  mask_lost(context_.signals->masks(), context_.rank, owner.rank, error);
   owner.lost = true;
   wait.restart();
 }

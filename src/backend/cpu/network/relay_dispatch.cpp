@@ -6,20 +6,11 @@
 #include <optional>
 
 #include "base/check.hpp"
-#include "base/log.hpp"
 
 namespace moelink {
 namespace {
 
 constexpr MessageChannel kChannel = MessageChannel::kTokens;
-
-void gather_row(const TensorView& tensor, std::int64_t row, std::byte* out) {
-  const auto size = static_cast<std::int64_t>(dtype_size(tensor.dtype));
-  const std::byte* from = tensor.as<std::byte>() + row * tensor.strides[0] * size;
-  for (std::int64_t i = 0; i < tensor.shape[1]; ++i, out += size) {
-    std::memcpy(out, from + i * tensor.strides[1] * size, static_cast<std::size_t>(size));
-  }
-}
 
 }  // namespace
 
@@ -65,9 +56,7 @@ bool RelayDispatch::survive(Rank peer, bool& done, const Step& step) {
     return step();
   } catch (const Error& error) {
     if (context_.survival == Survival::kRaise) throw;
-    context_.signals->masks().mask(peer);
-    log(LogLevel::kWarning, "rank {} masks rank {}: {}", context_.rank.value(), peer.value(),
-        error.what());
+    mask_lost(context_.signals->masks(), context_.rank, peer, error);
     done = true;
     wait_.restart();
     return true;

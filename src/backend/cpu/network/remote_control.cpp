@@ -6,7 +6,6 @@
 
 #include "backend/cpu/network/low_latency_courier.hpp"
 #include "base/check.hpp"
-#include "base/log.hpp"
 #include "transport/backoff.hpp"
 
 namespace moelink {
@@ -33,9 +32,7 @@ void RemoteControl::guard(Rank peer, const Send& send) {
     // Whoever waits for a lost peer finds out, and can say what for.
     if (masks_.is_masked(peer) || error.code() == ErrorCode::kPeerLost) return;
     if (survival_ == Survival::kRaise) throw;
-    masks_.mask(peer);
-    log(LogLevel::kWarning, "rank {} masks rank {}: {}", control_->rank().value(), peer.value(),
-        error.what());
+    mask_lost(masks_, control_->rank(), peer, error);
   }
 }
 
