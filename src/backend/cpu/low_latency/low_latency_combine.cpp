@@ -75,9 +75,9 @@ void LowLatencyCombine::send() {
   const TraceScope scope(kOperation, Stage::kSendBack, context_.rank);
   for (Rank owner(0); owner.value() < context_.num_ranks(); owner = owner.next()) {
     if (context_.signals->masks().is_masked(owner)) continue;
-    const std::vector<Return> returns = list_returns(owner);
+    const Returns returns = list_returns(owner);
     LowLatencyHeader mine = header();
-    mine.num_tokens = static_cast<std::uint32_t>(returns.size());
+    mine.num_tokens = static_cast<std::uint32_t>(returns.rows.size());
     if (context_.control->is_near(owner)) {
       send_near(owner, returns, mine);
     } else {
@@ -113,49 +113,53 @@ void LowLatencyCombine::visit_rows(Rank owner, const Visit& visit) const {
   }
 }
 
-std::vector<LowLatencyCombine::Return> LowLatencyCombine::list_returns(Rank owner) const {
+LowLatencyCombine::Returns LowLatencyCombine::list_returns(Rank owner) const {
   const bool reduces_here = config_.numerics == CombineNumerics::kPreReduced &&
                             config_.handle->layout == LowLatencyLayout::kPerExpert;
   std::vector<ReturnRow> rows;
   visit_rows(owner, [&rows](const ReturnRow& row) { rows.push_back(row); });
-  std::vector<Return> returns;
+  Returns returns;
   if (!reduces_here) {
-    for (const ReturnRow& row : rows) returns.push_back({row.token, row.k, row.row, {}});
+    for (const ReturnRow& row : rows) returns.rows.push_back({row.token, row.k, row.row});
     return returns;
   }
   const auto* const weights = config_.handle->src_weight.view.as<float>();
   std::ranges::sort(rows, {}, [](const ReturnRow& row) { return std::tuple(row.token, row.k); });
   for (const ReturnRow& row : rows) {
-    if (returns.empty() || returns.back().token != row.token)
-      returns.push_back({row.token, row.k, nullptr, {}});
-    returns.back().terms.push_back({row.row, weights[row.at]});
+    if (returns.rows.empty() || returns.rows.back().token != row.token)
+      returns.rows.push_back({row.token, row.k, nullptr, returns.terms.size()});
+    ++returns.rows.back().num_terms;
+    returns.terms.push_back({row.row, weights[row.at]});
   }
   return returns;
 }
 
-void LowLatencyCombine::write_return(const Return& one, std::byte* out) const {
+void LowLatencyCombine::write_return(const Returns& returns, const Return& one,
+                                     std::byte* out) const {
   if (one.row != nullptr) {
     std::memcpy(out, one.row, area_.hidden * 2);
   } else {
-    simd::weighted_sum_row(one.terms, area_.hidden, out);
+    simd::weighted_sum_row({returns.terms.data() + one.first_term, one.num_terms}, area_.hidden,
+                           out);
   }
 }
 
-void LowLatencyCombine::send_near(Rank owner, const std::vector<Return>& returns,
+void LowLatencyCombine::send_near(Rank owner, const Returns& returns,
                                   const LowLatencyHeader& header) const {
-  for (const Return& one : returns) write_return(one, return_slot(owner, one.token, one.k));
+  for (const Return& one : returns.rows)
+    write_return(returns, one, return_slot(owner, one.token, one.k));
   const std::size_t offset = area_.message_offset(epoch_, context_.rank);
   std::memcpy(low_latency_.at(context_, owner, offset), &header, sizeof(header));
   if (owner == context_.rank) return;
   context_.signals->put(owner, SignalChannel::kLowLatencySent, SignalValue::of(epoch_, kDone));
 }
 
-void LowLatencyCombine::send_far(Rank owner, const std::vector<Return>& returns,
+void LowLatencyCombine::send_far(Rank owner, const Returns& returns,
                                  const LowLatencyHeader& header) const {
   const auto write = [&](std::size_t i, std::byte* entry, std::byte* row) {
-    const std::int32_t place[2] = {returns[i].token, returns[i].k};
+    const std::int32_t place[2] = {returns.rows[i].token, returns.rows[i].k};
     std::memcpy(entry, place, sizeof(place));
-    write_return(returns[i], row);
+    write_return(returns, returns.rows[i], row);
   };
   context_.courier->send(owner, {.header = header,
                                  .entry_bytes = kReturnEntryBytes,

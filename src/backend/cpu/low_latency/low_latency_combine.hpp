@@ -36,16 +36,19 @@ class LowLatencyCombine {
     std::int32_t token;
     std::int32_t k;
     const std::byte* row;  // null: the sum of the terms
-    std::vector<simd::WeightedRow> terms;
+    std::size_t first_term = 0;
+    std::size_t num_terms = 0;
+  };
+  struct Returns {
+    std::vector<Return> rows;
+    std::vector<simd::WeightedRow> terms;  // of all rows
   };
 
   LowLatencyHeader header() const;
-  std::vector<Return> list_returns(Rank owner) const;
-  void write_return(const Return& one, std::byte* out) const;
-  void send_near(Rank owner, const std::vector<Return>& returns,
-                 const LowLatencyHeader& header) const;
-  void send_far(Rank owner, const std::vector<Return>& returns,
-                const LowLatencyHeader& header) const;
+  Returns list_returns(Rank owner) const;
+  void write_return(const Returns& returns, const Return& one, std::byte* out) const;
+  void send_near(Rank owner, const Returns& returns, const LowLatencyHeader& header) const;
+  void send_far(Rank owner, const Returns& returns, const LowLatencyHeader& header) const;
   template <class Visit>
   void visit_rows(Rank owner, const Visit& visit) const;
   std::byte* return_slot(Rank owner, std::int32_t token, std::int32_t k) const;
