@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cpu/network/message_fit.hpp"
 #include "base/check.hpp"
 
 namespace moelink {
@@ -18,11 +19,7 @@ void LowLatencyCourier::require_fit(Operation operation, std::size_t entry_bytes
   const LowLatencyPart part{.header = {},
                             .entry_bytes = static_cast<std::uint32_t>(entry_bytes),
                             .row_bytes = static_cast<std::uint32_t>(row_bytes)};
-  const std::size_t limit = context_.network->area().ring(kChannel).capacity();
-  if (part.capacity(limit) > 0) return;
-  fail(ErrorCode::kUnsupported,
-       "{} (rank {}): a row of {} bytes does not fit a message between nodes, expected at most {}",
-       operation_name(operation), context_.rank.value(), row_bytes, limit);
+  moelink::require_fit(context_, kChannel, operation, part);
 }
 
 void LowLatencyCourier::send(Rank peer, const Letter& letter) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "backend/cpu/network/message_fit.hpp"
 #include "backend/cpu/simd/simd.hpp"
 #include "base/check.hpp"
 #include "moelink/routing.hpp"
@@ -21,12 +22,8 @@ PartialMessage plan_partial_message(const CpuContext& context, const CombineConf
                                       dtype_size(config.x.dtype)};
   if (config.topk_weights)
     message.num_weights = static_cast<std::size_t>(config.handle->state().num_topk);
-  const std::size_t limit = context.network->area().ring(kChannel).capacity();
-  if (message.capacity(limit) > 0) return message;
-  fail(ErrorCode::kUnsupported,
-       "combine (rank {}): a row of {} bytes does not fit a message between nodes, expected at "
-       "most {}",
-       context.rank.value(), message.row_bytes, limit);
+  require_fit(context, kChannel, Operation::kCombine, message);
+  return message;
 }
 
 RelayCombine::RelayCombine(CpuContext& context, const CombineConfig& config,

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <optional>
 
+#include "backend/cpu/network/message_fit.hpp"
 #include "base/check.hpp"
 
 namespace moelink {
@@ -17,11 +18,8 @@ constexpr MessageChannel kChannel = MessageChannel::kTokens;
 TokenMessage plan_token_message(const CpuContext& context, const DispatchCall& call) {
   const TokenMessage message = TokenMessage::make(
       call.shape, static_cast<std::size_t>(call.state->num_topk), context.relay.group_size());
-  const std::size_t limit = context.network->area().ring(kChannel).capacity();
-  if (message.capacity(limit) > 0) return message;
-  fail(ErrorCode::kUnsupported,
-       "{} (rank {}): a row of {} bytes does not fit a message between nodes, expected at most {}",
-       operation_name(call.operation), context.rank.value(), message.row_bytes, limit);
+  require_fit(context, kChannel, call.operation, message);
+  return message;
 }
 
 RelayDispatch::RelayDispatch(CpuContext& context, const DispatchCall& call, const TokenRows& own,
